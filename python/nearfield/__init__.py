@@ -1,0 +1,76 @@
+"""nearfield: a retriever made from a team's own documents, measured, exported to int8 ONNX and served inside the caller's process.
+
+Public names load on first use, so that ``import nearfield`` brings neither torch nor numba nor onnxruntime.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from nearfield._version import __version__
+
+if TYPE_CHECKING:
+    from nearfield.encode.encoder import Encoder
+    from nearfield.errors import FingerprintError, FormatError, InputError, MissingExtraError, NearfieldError
+    from nearfield.evaluate.evaluate import EvalReport, evaluate
+    from nearfield.index.flat import FlatIndex
+    from nearfield.index.hnsw import HNSWIndex
+    from nearfield.info import info
+    from nearfield.kernels.native import score, topk
+    from nearfield.search.searcher import Searcher
+    from nearfield.types import Hits
+    from nearfield.workflow import TuneReport, tune
+
+_HOME = {
+    "Encoder": "nearfield.encode.encoder",
+    "EvalReport": "nearfield.evaluate.evaluate",
+    "FingerprintError": "nearfield.errors",
+    "FlatIndex": "nearfield.index.flat",
+    "FormatError": "nearfield.errors",
+    "HNSWIndex": "nearfield.index.hnsw",
+    "Hits": "nearfield.types",
+    "InputError": "nearfield.errors",
+    "MissingExtraError": "nearfield.errors",
+    "NearfieldError": "nearfield.errors",
+    "Searcher": "nearfield.search.searcher",
+    "TuneReport": "nearfield.workflow",
+    "evaluate": "nearfield.evaluate.evaluate",
+    "info": "nearfield.info",
+    "score": "nearfield.kernels.native",
+    "topk": "nearfield.kernels.native",
+    "tune": "nearfield.workflow",
+}
+
+__all__ = [
+    "Encoder",
+    "EvalReport",
+    "FingerprintError",
+    "FlatIndex",
+    "FormatError",
+    "HNSWIndex",
+    "Hits",
+    "InputError",
+    "MissingExtraError",
+    "NearfieldError",
+    "Searcher",
+    "TuneReport",
+    "__version__",
+    "evaluate",
+    "info",
+    "score",
+    "topk",
+    "tune",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'nearfield' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

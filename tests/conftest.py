@@ -1,0 +1,74 @@
+"""Shared fixtures: tiny models of every shape, made here, so that no test needs the network or a large download."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+# Tests of small models are slower with more threads than with one; the tests of threading set their own.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+WORDS = (
+    "the a of to in is are what how why when which returns raises value values array arrays file files index search find list "
+    "vector vectors query queries document documents model models train test data set sort read write open close path name "
+    "number string text word words key item map tree graph node edge score rank top nearest neighbour distance metric cosine"
+).split()
+
+
+def make_tiny_model(folder: Path, *, pooling: str = "mean", normalize: bool = True, max_tokens: int = 64, seed: int = 0, hidden: int = 32) -> Path:
+    """Writes a random two-layer BERT in the sentence-transformers layout and returns its folder."""
+    import torch
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel
+
+    folder.mkdir(parents=True, exist_ok=True)
+    letters = [chr(c) for c in range(ord("a"), ord("z") + 1)] + list("0123456789.,?!-_()")
+    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *("##" + c for c in letters), *sorted(set(WORDS) - set(letters))]
+    table = {token: i for i, token in enumerate(vocab)}
+    tokenizer = Tokenizer(models.WordPiece(table, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", table["[CLS]"]), ("[SEP]", table["[SEP]"])]
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "vocab.txt").write_text("\n".join(vocab) + "\n", encoding="utf-8")
+    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+    (folder / "special_tokens_map.json").write_text(json.dumps(special))
+    (folder / "tokenizer_config.json").write_text(json.dumps({**special, "do_lower_case": True, "model_max_length": max_tokens, "tokenizer_class": "BertTokenizer"}))
+    torch.manual_seed(seed)
+    config = BertConfig(vocab_size=len(vocab), hidden_size=hidden, num_hidden_layers=2, num_attention_heads=4, intermediate_size=2 * hidden, max_position_embeddings=max(64, max_tokens))
+    BertModel(config, add_pooling_layer=False).save_pretrained(folder, safe_serialization=True)
+    modules = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}, {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}]
+    if normalize:
+        modules.append({"idx": 2, "name": "2", "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"})
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "1_Pooling").mkdir(exist_ok=True)
+    modes = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token", "last": "pooling_mode_lasttoken"}
+    flags = {name: mode == pooling for mode, name in modes.items()} | {"pooling_mode_max_tokens": False, "pooling_mode_mean_sqrt_len_tokens": False}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"word_embedding_dimension": hidden, **flags}))
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": max_tokens, "do_lower_case": False}))
+    (folder / "config_sentence_transformers.json").write_text(json.dumps({"prompts": {}, "default_prompt_name": None, "similarity_fn_name": "cosine"}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A mean-pooled, normalized two-layer BERT with 32 dimensions and 64 tokens."""
+    return make_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="session")
+def tiny_model_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Makes further tiny models: ``tiny_model_of(pooling="cls", normalize=False)``."""
+
+    def make(**options: object) -> Path:
+        return make_tiny_model(tmp_path_factory.mktemp("tiny") / "model", **options)  # type: ignore[arg-type]
+
+    return make
