@@ -21,7 +21,9 @@ WORDS = (
 ).split()
 
 
-def make_tiny_model(folder: Path, *, pooling: str = "mean", normalize: bool = True, max_tokens: int = 64, seed: int = 0, hidden: int = 32) -> Path:
+def make_tiny_model(
+    folder: Path, *, pooling: str = "mean", normalize: bool = True, max_tokens: int = 64, seed: int = 0, hidden: int = 32
+) -> Path:
     """Writes a random two-layer BERT in the sentence-transformers layout and returns its folder."""
     import torch
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -41,20 +43,37 @@ def make_tiny_model(folder: Path, *, pooling: str = "mean", normalize: bool = Tr
     (folder / "vocab.txt").write_text("\n".join(vocab) + "\n", encoding="utf-8")
     special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
     (folder / "special_tokens_map.json").write_text(json.dumps(special))
-    (folder / "tokenizer_config.json").write_text(json.dumps({**special, "do_lower_case": True, "model_max_length": max_tokens, "tokenizer_class": "BertTokenizer"}))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({**special, "do_lower_case": True, "model_max_length": max_tokens, "tokenizer_class": "BertTokenizer"})
+    )
     torch.manual_seed(seed)
-    config = BertConfig(vocab_size=len(vocab), hidden_size=hidden, num_hidden_layers=2, num_attention_heads=4, intermediate_size=2 * hidden, max_position_embeddings=max(64, max_tokens))
+    config = BertConfig(
+        vocab_size=len(vocab),
+        hidden_size=hidden,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=2 * hidden,
+        max_position_embeddings=max(64, max_tokens),
+    )
     BertModel(config, add_pooling_layer=False).save_pretrained(folder, safe_serialization=True)
-    modules = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}, {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}]
+    modules = [
+        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+        {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+    ]
     if normalize:
         modules.append({"idx": 2, "name": "2", "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"})
     (folder / "modules.json").write_text(json.dumps(modules))
     (folder / "1_Pooling").mkdir(exist_ok=True)
     modes = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token", "last": "pooling_mode_lasttoken"}
-    flags = {name: mode == pooling for mode, name in modes.items()} | {"pooling_mode_max_tokens": False, "pooling_mode_mean_sqrt_len_tokens": False}
+    flags = {name: mode == pooling for mode, name in modes.items()} | {
+        "pooling_mode_max_tokens": False,
+        "pooling_mode_mean_sqrt_len_tokens": False,
+    }
     (folder / "1_Pooling" / "config.json").write_text(json.dumps({"word_embedding_dimension": hidden, **flags}))
     (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": max_tokens, "do_lower_case": False}))
-    (folder / "config_sentence_transformers.json").write_text(json.dumps({"prompts": {}, "default_prompt_name": None, "similarity_fn_name": "cosine"}))
+    (folder / "config_sentence_transformers.json").write_text(
+        json.dumps({"prompts": {}, "default_prompt_name": None, "similarity_fn_name": "cosine"})
+    )
     return folder
 
 

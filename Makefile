@@ -1,0 +1,73 @@
+# nearfield: every task of the house. `make help` lists them.
+# Only Python 3.11+ (with venv), g++ and make are expected; everything else goes into .venv, pinned by constraints.txt.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+# Options of the installer; --no-compile saves a third of the installation time, modules compile when first used.
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
+ARGS   ?=
+SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' 2>/dev/null)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo demo-quick test test-all lint format bench wheel wheel-check sanitize clean
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is too old: Python 3.11 or newer expected (set PYTHON=...)" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.build-tools: constraints.txt | $(BIN)/python
+	$(PIP) setuptools wheel pybind11
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.build-tools pyproject.toml setup.py $(SOURCES)
+	$(PIP) --no-build-isolation -e '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.build-tools pyproject.toml setup.py $(SOURCES)
+	$(PIP) --no-build-isolation -e '.[dev]'
+	@touch $@ $(VENV)/.demo
+
+$(VENV)/.bench: $(VENV)/.dev
+	$(PIP) --no-build-isolation -e '.[bench]'
+	@touch $@
+
+demo: $(VENV)/.demo ## the whole way on documentation found on this machine: tune, evaluate, export, index, search (about 10 minutes)
+	$(BIN)/nearfield demo $(ARGS)
+
+demo-quick: $(VENV)/.demo ## the same on a small part (under 3 minutes)
+	$(BIN)/nearfield demo --quick $(ARGS)
+
+test: $(VENV)/.dev lint ## lint and every fast test (at most 15 minutes on 2 cores)
+	$(BIN)/python -m pytest -m 'not slow and not cuda' $(ARGS)
+
+test-all: $(VENV)/.dev lint ## the same with the slow tests
+	$(BIN)/python -m pytest -m 'not cuda' $(ARGS)
+
+lint: $(VENV)/.dev ## ruff, strict mypy, and the native module's stubs against the module itself
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	MYPYPATH=python $(BIN)/mypy -p nearfield
+	MYPYPATH=python $(BIN)/python -m mypy.stubtest nearfield._core
+
+format: $(VENV)/.dev ## rewrite the Python files in the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.bench ## the benchmark suite with its peers (ARGS='score --quick' and the like)
+	$(BIN)/python -m benchmarks $(ARGS)
+
+wheel: $(VENV)/.dev ## build the wheel into dist/
+	rm -rf dist
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist .
+	@ls -l dist
+
+wheel-check: wheel ## install the wheel alone, without extras, into an empty environment; encode and search there
+	$(BIN)/python tests/wheel_check.py dist/nearfield-*.whl
+
+clean: ## remove what was built (not .venv)
+	rm -rf build dist wheelhouse python/*.egg-info
+	find python -name '_core*.so' -delete
