@@ -1,0 +1,1 @@
+"""Base against tuned: runs, metrics with intervals, a verdict in words and a report."""

@@ -1,0 +1,1 @@
+"""Text in, documents out: an encoder and an index that belong together."""
