@@ -1,0 +1,178 @@
+"""Writing bundles: a new one in one rename, additions to an existing one in atomic steps; nothing that is not a bundle is ever replaced."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from nearfield._version import __version__
+from nearfield.bundle import FORMAT, FORMAT_VERSION, MANIFEST, Bundle, check_manifest, read_manifest, sha256
+from nearfield.errors import FormatError, InputError
+
+# Files a bundle may carry besides the model: a bundle may hold them unlisted after an interrupted update.
+_OWN_EXTRAS = {"README.md", "run.json", "report.html", "golden.npz"}
+
+
+class BundleWriter:
+    """Makes a bundle in a temporary folder beside ``out`` and moves it into place in one step.
+
+    Put files under ``writer.folder``, then call ``finish(fields)``. Leaving the ``with`` block without ``finish`` (an error, Ctrl-C)
+    removes the temporary folder and leaves ``out`` as it was. An existing bundle at ``out`` is replaced; any other non-empty folder, or
+    a bundle with files of somebody else's in it, is refused before work starts.
+
+    Raises:
+        InputError: ``out`` exists and is not a bundle, or its parent cannot be written.
+    """
+
+    def __init__(self, out: str | os.PathLike[str]) -> None:
+        self.out = Path(os.path.abspath(out))
+
+    def __enter__(self) -> BundleWriter:
+        _check_replaceable(self.out)
+        try:
+            self.out.parent.mkdir(parents=True, exist_ok=True)
+            self.folder = _fresh_folder(self.out, "partial")
+        except OSError as error:
+            raise InputError(f"{self.out.parent}: cannot make a folder here: {error.strerror}") from None
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def finish(self, fields: Mapping[str, Any]) -> Bundle:
+        """Hashes and syncs every file, writes the manifest last, moves the folder to ``out`` and opens it."""
+        manifest: dict[str, Any] = {"format": FORMAT, "format_version": FORMAT_VERSION, "nearfield": __version__, **fields}
+        manifest["files"] = {name: _describe(self.folder / name) for name in _names(self.folder) if name != MANIFEST}
+        _write_manifest(self.folder, manifest)
+        for folder, _, _ in os.walk(self.folder):
+            _sync_folder(Path(folder))
+        Bundle.open(self.folder)
+        _check_replaceable(self.out)
+        _move_into_place(self.folder, self.out)
+        _sync_folder(self.out.parent)
+        return Bundle.open(self.out, verify=False)
+
+
+def update(bundle: Bundle, *, files: Mapping[str, bytes] | None = None, **fields: Any) -> Bundle:
+    """Adds or replaces top-level files (report.html, run.json, README.md) and manifest fields of a bundle, and opens the result.
+
+    Three steps, each atomic: a manifest without the changed files, the files, the final manifest. Whatever interrupts it, the bundle opens.
+    The model itself, its exports and what describes the format cannot be changed.
+
+    Args:
+        bundle: the bundle to change.
+        files: name -> content.
+        fields: manifest fields, for example ``metrics=...``, ``verdict=...``; values as JSON has them.
+
+    Raises:
+        InputError: a field or file that must not change.
+    """
+    fixed = {"format", "format_version", "kind", "fingerprint", "dim", "max_tokens", "pooling", "normalize", "prompts", "files"} & set(
+        fields
+    )
+    contents = dict(files or {})
+    if fixed or not set(contents) <= _OWN_EXTRAS:
+        raise InputError(f"{bundle.path}: {sorted(fixed) or sorted(set(contents) - _OWN_EXTRAS)} cannot be changed in a finished bundle")
+    manifest = read_manifest(bundle.path)
+    if contents:
+        kept = {name: entry for name, entry in manifest["files"].items() if name not in contents}
+        _write_manifest(bundle.path, {**manifest, "files": kept})
+        for name, content in contents.items():
+            _write_atomically(bundle.path / name, content)
+        manifest["files"] = kept | {
+            name: {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)} for name, content in contents.items()
+        }
+    _write_manifest(bundle.path, {**manifest, **fields})
+    _sync_folder(bundle.path)
+    return Bundle.open(bundle.path, verify=bundle.verify)
+
+
+def _names(folder: Path) -> Iterator[str]:
+    """Yields the files below ``folder`` as "/"-separated relative names, in a fixed order."""
+    for parent, folders, files in os.walk(folder):
+        folders.sort()
+        for name in sorted(files):
+            yield (Path(parent) / name).relative_to(folder).as_posix()
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    with path.open("rb") as handle:
+        entry = {"sha256": sha256(handle), "size": handle.tell()}
+        os.fsync(handle.fileno())
+    return entry
+
+
+def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    check_manifest(json.loads(text), str(folder / MANIFEST))
+    _write_atomically(folder / MANIFEST, text.encode("utf-8"))
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("wb") as handle:
+        handle.write(content)
+        handle.flush()
+        os.fsync(handle.fileno())
+    os.replace(partial, path)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _fresh_folder(out: Path, purpose: str) -> Path:
+    """Makes a hidden folder beside ``out`` that nobody else has; mkdtemp would make it private to its owner, which a bundle is not."""
+    folder = out.parent / f".{out.name}.{secrets.token_hex(6)}.{purpose}"
+    folder.mkdir()
+    return folder
+
+
+def _check_replaceable(out: Path) -> None:
+    """Refuses to write over anything that is not a bundle with nothing but a bundle's files in it."""
+    if out.is_symlink():
+        raise InputError(f"{out}: a link; name the folder it points to, or another one")
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise InputError(f"{out}: a file is in the way; a folder that does not exist yet, or a bundle to replace, expected")
+    names = set(_names(out))
+    if not names and not any(out.iterdir()):
+        return
+    try:
+        listed = set(read_manifest(out)["files"])
+    except FormatError:
+        raise InputError(f"{out}: exists and is not a bundle that could be replaced; name another folder, or remove it") from None
+    foreign = sorted(names - listed - _OWN_EXTRAS - {MANIFEST})
+    if foreign:
+        raise InputError(
+            f"{out}: holds {foreign[0]!r}, which is not part of the bundle there and would be lost; move it or name another folder"
+        )
+
+
+def _move_into_place(new: Path, out: Path) -> None:
+    """Renames ``new`` to ``out``; an old bundle at ``out`` is set aside first and put back if the second rename fails."""
+    if not out.exists():
+        os.rename(new, out)
+        return
+    aside = _fresh_folder(out, "old")
+    os.rename(out, aside / out.name)
+    try:
+        os.rename(new, out)
+    except BaseException:
+        os.rename(aside / out.name, out)
+        raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
