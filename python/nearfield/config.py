@@ -1,0 +1,211 @@
+"""How a model is tuned: every knob in one frozen dataclass, with its default and the reason for it, read from and written to JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from nearfield.errors import InputError
+
+Decay = Literal["linear", "cosine"]
+DType = Literal["auto", "float32", "bfloat16"]
+Device = Literal["auto", "cpu", "cuda"]
+
+# Field -> lowest and highest value accepted, both included. Wide on purpose: they catch slips (a learning rate of 5), not taste.
+_RANGES: dict[str, tuple[float, float]] = {
+    "epochs": (1, 1000),
+    "batch_size": (2, 65536),
+    "learning_rate": (1e-9, 0.1),
+    "weight_decay": (0, 1),
+    "max_grad_norm": (1e-6, 1e6),
+    "warmup_fraction": (0, 1),
+    "temperature": (1e-3, 10),
+    "hard_negatives": (0, 64),
+    "max_tokens_train": (4, 65536),
+    "max_tokens_query": (4, 65536),
+    "dropout": (0, 0.9),
+    "chunk_rows": (1, 65536),
+    "max_pairs": (1, 2**40),
+    "seed": (0, 2**32 - 1),
+    "eval_every": (1e-3, 1),
+    "patience": (0, 1000),
+    "dev_queries": (1, 100_000),
+    "dev_documents": (2, 1_000_000),
+    "merge_trials": (0, 100),
+    "guard_max_drop": (0, 1),
+    "guard_margin": (0, 1),
+    "checkpoint_minutes": (0, 1e6),
+}
+_CHOICES: dict[str, tuple[str, ...]] = {"decay": get_args(Decay), "dtype": get_args(DType), "device": get_args(Device)}
+
+
+@dataclass(frozen=True, slots=True)
+class TuneConfig:
+    """Everything that decides a tuning run, besides the data and the base model.
+
+    Attributes:
+        epochs: passes over the training pairs. 1: a small retriever takes most of its gain from the first pass and forgets more with each further one.
+        batch_size: pairs per step; every other document of the step is a negative. 64: enough negatives to learn from, and 64 documents of 128 tokens
+            keep a 22 M parameter model under 2 GiB of activations.
+        learning_rate: AdamW's peak rate. 5e-5: the upper end of what is usual for whole-model tuning; one pass is short, and weights are averaged with
+            the base afterwards, which forgives an over-long step better than an over-short one.
+        weight_decay: AdamW's decoupled decay, on matrices only (never biases or layer norms). 0.01: AdamW's own default; over one pass it hardly acts.
+        max_grad_norm: the gradient's norm is cut to this. 1.0: the usual guard against a single odd batch.
+        warmup_fraction: share of the steps over which the rate rises from 0. 0.1: Adam's second moments need some tens of steps to settle.
+        decay: shape of the fall to 0 after warmup, "linear" or "cosine". linear: ends small for longer, which suits a single pass.
+        temperature: cosines are divided by this before the softmax. 0.05: the value that all-MiniLM and most sentence encoders were trained with (a scale of 20).
+        symmetric: also asks each document to find its query. False: retrieval asks in one direction only.
+        hard_negatives: labelled negatives used per pair and step, rotating over the epochs. 1: each costs as much as a pair's own document.
+        max_tokens_train: documents are cut to this many tokens in training and on the dev sub-corpus. 128: cost grows with length, and
+            what a document is about is nearly always said by then. The finished model keeps the base's own length.
+        max_tokens_query: the same for queries. 64: longer questions are rare.
+        dropout: 0.0: in one pass no pair is seen twice, so there is nothing to memorize; and measured on a 2-core AVX2 machine at 128 tokens, dropout
+            0.1 trains 6-9 documents a second, dropout 0 15.7.
+        chunk_rows: texts of a step are sorted by length and encoded this many at a time, each chunk padded to its own longest. 16: less padding;
+            the gradient is that of the whole batch.
+        max_pairs: at most this many pairs, chosen by the seed; None takes all.
+        seed: order of the pairs, choice of the sub-corpora, dropout.
+        eval_every: share of the run between two evaluations on the dev sub-corpus. 0.25: four of them cost a small part of the time.
+        patience: evaluations without a better dev nDCG@10 before the run stops; 0 never stops early. 2: one bad evaluation may be noise.
+        dev_queries: queries of the dev (and guard) sub-corpus at most. 300: a paired difference of about a point shows.
+        dev_documents: its documents at most, unless the positives alone are more. 1000: about 25 s an evaluation at 40 documents a second.
+        merge_alphas: shares of the tuned weights tried in base + alpha * (tuned - base). 0 (the base) and 1 (the tuned model) are always measured.
+        merge_trials: alphas between 0 and 1 that are really encoded, the most promising first (see ``nearfield.tune.merge``). 3: each costs one evaluation.
+        guard_max_drop: how far nDCG@10 (0 to 1) may fall on the guard set in the final verdict. 0.01: one point.
+        guard_margin: how much of that is held back when alpha is chosen on the guard's dev split, for the difference between splits. 0.005.
+        checkpoint_minutes: time between checkpoints. 5: a checkpoint of a 22 M parameter model is 270 MB and takes about a second; 0 writes one every step.
+        dtype: "bfloat16" trains in mixed precision, "float32" does not, "auto" takes bfloat16 where the hardware has matrix instructions for it.
+        device: "auto" takes the GPU where there is one.
+
+    Raises:
+        InputError: a value of the wrong type or out of range; the message names the field.
+
+    >>> TuneConfig(epochs=2).batch_size
+    64
+    >>> TuneConfig(temperature=0)
+    Traceback (most recent call last):
+    ...
+    nearfield.errors.InputError: config: temperature: 0 given, a number from 0.001 to 10 expected
+    """
+
+    epochs: int = 1
+    batch_size: int = 64
+    learning_rate: float = 5e-5
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+    warmup_fraction: float = 0.1
+    decay: Decay = "linear"
+    temperature: float = 0.05
+    symmetric: bool = False
+    hard_negatives: int = 1
+    max_tokens_train: int = 128
+    max_tokens_query: int = 64
+    dropout: float = 0.0
+    chunk_rows: int = 16
+    max_pairs: int | None = None
+    seed: int = 0
+    eval_every: float = 0.25
+    patience: int = 2
+    dev_queries: int = 300
+    dev_documents: int = 1000
+    merge_alphas: tuple[float, ...] = (0.0, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+    merge_trials: int = 3
+    guard_max_drop: float = 0.01
+    guard_margin: float = 0.005
+    checkpoint_minutes: float = 5.0
+    dtype: DType = "auto"
+    device: Device = "auto"
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, _checked(field.name, str(field.type), getattr(self, field.name), where="config"))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields as JSON-ready values.
+
+        >>> TuneConfig().to_dict()["merge_alphas"][:2]
+        [0.0, 0.25]
+        """
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return values | {"merge_alphas": list(self.merge_alphas)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], *, where: str = "config") -> TuneConfig:
+        """Builds a config from field values; fields left out keep their defaults.
+
+        Args:
+            values: field name -> value.
+            where: how errors name the source, for example a file.
+
+        Raises:
+            InputError: a name that is no field, a value of the wrong type or out of range.
+
+        >>> TuneConfig.from_dict({"epoch": 2})
+        Traceback (most recent call last):
+        ...
+        nearfield.errors.InputError: config: unknown key 'epoch'; did you mean 'epochs'?
+        """
+        types = {field.name: str(field.type) for field in dataclasses.fields(cls)}
+        for name in values:
+            if name not in types:
+                near = difflib.get_close_matches(str(name), types, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(types)}"
+                raise InputError(f"{where}: unknown key {name!r}; {hint}")
+        return cls(**{name: _checked(name, types[name], value, where=where) for name, value in values.items()})
+
+    @classmethod
+    def load(cls, path: str | Path) -> TuneConfig:
+        """Reads a JSON object of field values.
+
+        Raises:
+            InputError: no such file, not JSON, not an object, or a bad field; the message names the file and the key.
+        """
+        try:
+            values = json.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror or error}); a JSON file of tuning options expected") from error
+        except ValueError as error:
+            raise InputError(f'{path}: not JSON ({error}); an object such as {{"epochs": 2}} expected') from error
+        if not isinstance(values, dict):
+            raise InputError(f'{path}: a JSON {type(values).__name__} given, an object such as {{"epochs": 2}} expected')
+        return cls.from_dict(values, where=str(path))
+
+    def save(self, path: str | Path) -> None:
+        """Writes the fields as JSON, one a line; ``TuneConfig.load`` gives an equal config back."""
+        Path(path).write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+
+
+def _checked(name: str, type_name: str, value: Any, *, where: str) -> Any:
+    if name == "merge_alphas":
+        return _checked_alphas(value, where)
+    if name in _CHOICES:
+        if value not in _CHOICES[name]:
+            raise InputError(f"{where}: {name}: {value!r} given, one of {', '.join(_CHOICES[name])} expected")
+        return value
+    if type_name == "bool":
+        if not isinstance(value, bool):
+            raise InputError(f"{where}: {name}: {value!r} given, true or false expected")
+        return value
+    if value is None and type_name.endswith("None"):
+        return None
+    low, high = _RANGES[name]
+    whole = type_name.startswith("int")
+    expected = f"a {'whole ' if whole else ''}number from {low:g} to {high:g} expected"
+    if isinstance(value, bool) or not isinstance(value, (int,) if whole else (int, float)) or not low <= value <= high:
+        raise InputError(f"{where}: {name}: {value!r} given, {expected}")
+    return value if whole else float(value)
+
+
+def _checked_alphas(value: Any, where: str) -> tuple[float, ...]:
+    fine = isinstance(value, (list, tuple)) and all(
+        isinstance(alpha, (int, float)) and not isinstance(alpha, bool) and math.isfinite(alpha) and 0 <= alpha <= 1 for alpha in value
+    )
+    if not fine:
+        raise InputError(f"{where}: merge_alphas: {value!r} given, a list of numbers from 0 to 1 expected")
+    return tuple(sorted({float(alpha) for alpha in value}))
