@@ -1,0 +1,55 @@
+"""The loop every backend shares: texts in, windows sorted by length, batches through a forward function, rows back in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from nearfield.encode.tokenize import TextTokenizer, length_batches
+from nearfield.progress import progress as show_progress
+from nearfield.types import FloatArray, IntArray
+
+Forward = Callable[[IntArray, IntArray], FloatArray]
+
+# Texts sorted together. 16,384 texts of 256 tokens are 17 MB as int32, and batches of like length waste under 1 % on padding.
+WINDOW = 16_384
+# Texts per call of the tokenizer, whose Python lists take some 40 bytes a token.
+SLICE = 1_024
+
+
+def run_batches(
+    texts: list[str],
+    prompt: str,
+    tokenizer: TextTokenizer,
+    forward: Forward,
+    dim: int,
+    *,
+    max_rows: int,
+    max_tokens: int,
+    progress: bool = False,
+) -> tuple[FloatArray, int]:
+    """Encodes texts.
+
+    Args:
+        texts: checked texts (``check_texts``).
+        prompt: put before every text.
+        forward: ``(input_ids, attention_mask)``, int64 ``(n, t)``, to float32 ``(n, dim)``.
+        max_rows, max_tokens: limits of one batch, see ``length_batches``.
+
+    Returns:
+        float32 ``(len(texts), dim)`` in the order given, and how many texts were cut.
+    """
+    out = np.empty((len(texts), dim), np.float32)
+    truncated = 0
+    with show_progress(f"encoding {len(texts):,} texts", len(texts), enabled=progress) as bar:
+        for start in range(0, len(texts), WINDOW):
+            ids: list[IntArray] = []
+            for low in range(start, min(start + WINDOW, len(texts)), SLICE):
+                part = tokenizer([prompt + text for text in texts[low : min(low + SLICE, start + WINDOW)]])
+                truncated += part.truncated
+                ids.extend(np.array(row, np.int32) for row in part.ids)
+            for places in length_batches([len(row) for row in ids], max_rows=max_rows, max_tokens=max_tokens):
+                out[start + places] = forward(*tokenizer.pad([ids[place] for place in places]))
+                bar.advance(len(places))
+    return out, truncated
