@@ -1,0 +1,15 @@
+// From the active target to a kernel. Where the target has no kernel of its own, its parent's stands in (simd/targets.h).
+// Each call reads simd::active(), which throws InputError for a bad NEARFIELD_TARGET: take the table once per job, on the caller's thread.
+#pragma once
+
+#include "kernels/dot_f32/contract.h"
+#include "kernels/dot_i8/contract.h"
+#include "kernels/l2sqr_f32/contract.h"
+
+namespace nf::kernels {
+
+const DotF32& dot_f32();
+const L2SqrF32& l2sqr_f32();
+const DotI8& dot_i8();
+
+}  // namespace nf::kernels
