@@ -20,7 +20,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.build-tools: constraints.txt | $(BIN)/python
-	$(PIP) setuptools wheel pybind11
+	$(PIP) setuptools wheel pybind11 numpy
 	@touch $@
 
 $(VENV)/.demo: $(VENV)/.build-tools pyproject.toml setup.py $(SOURCES)

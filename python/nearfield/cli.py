@@ -1,0 +1,297 @@
+"""The command line: a thin layer that turns words into calls and results into text.
+
+Progress goes to stderr, results to stdout, ``--json`` makes them one JSON document. Exit codes: 0 done; 1 done, and the answer is no;
+2 bad input, with one line that says what, where and how to mend it; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nearfield._version import __version__
+from nearfield.errors import InputError, NearfieldError
+
+if TYPE_CHECKING:
+    from nearfield.types import Hits
+
+EXIT_NO, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
+quiet_option = click.option("--quiet", is_flag=True, help="No progress on stderr.")
+columns_option = click.option("--columns", metavar="NAME=YOURS,...", help="Other column names: query=question,positive=answer.")
+threads_option = click.option("--threads", type=click.IntRange(min=1), help="Threads to use (default: every core).")
+path = click.Path(path_type=Path)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="nearfield")
+def cli() -> None:
+    """Turn your own documents into a retriever that is measured, small and fast."""
+
+
+@cli.command()
+@click.option("--quick", is_flag=True, help="A small part of the documentation, under three minutes.")
+@click.option("--out", type=path, default=Path("nearfield-demo"), show_default=True, help="Folder for what it makes.")
+@threads_option
+@json_option
+@quiet_option
+def demo(quick: bool, out: Path, threads: int | None, as_json: bool, quiet: bool) -> int:
+    """The whole way on documentation found on this machine; no network needed."""
+    from nearfield.demo import run
+
+    result = run(out, quick=quick, threads=threads, progress=not quiet, say=_quiet if as_json else click.echo)
+    if as_json:
+        _print_json(result)
+    return 0
+
+
+@cli.command()
+@click.argument("data", type=path)
+@click.option("--base", metavar="MODEL", help="A sentence-transformers folder or hub name (default: the packaged all-MiniLM-L6-v2).")
+@click.option("--out", type=path, default=Path("bundle"), show_default=True, help="The bundle's folder.")
+@click.option("--guard", type=path, help="General-knowledge data with judgements; a drop on it blocks the verdict.")
+@click.option("--config", type=path, help="JSON file of options, or the run.json of a bundle.")
+@click.option("--resume", is_flag=True, help="Go on from the checkpoint of an interrupted run.")
+@columns_option
+@threads_option
+@json_option
+@quiet_option
+def tune(
+    data: Path, base: str | None, out: Path, guard: Path | None, config: Path | None, resume: bool, columns: str | None,
+    threads: int | None, as_json: bool, quiet: bool,
+) -> int:  # fmt: skip
+    """Fine-tune on DATA, export, and measure base against tuned. Exit 1 says: do not ship."""
+    from nearfield.workflow import tune as run
+
+    report = run(
+        data, base=base, out=out, guard=guard, config=config, resume=resume, columns=_columns(columns), threads=threads, progress=not quiet
+    )
+    if as_json:
+        _print_json(report.to_dict())
+    else:
+        from nearfield.demo import describe
+
+        click.echo(describe(report))
+    return EXIT_NO if report.verdict == "do not ship" else 0
+
+
+@cli.command("eval")
+@click.argument("data", type=path)
+@click.option("--model", required=True, help="A bundle, a sentence-transformers folder or a hub name.")
+@click.option("--compare", metavar="MODEL", help="The model to compare with, for example the base.")
+@click.option("--guard", type=path, help="General-knowledge data with judgements (with --compare).")
+@click.option("--split", default="test", show_default=True, help="Which judgements.")
+@columns_option
+@threads_option
+@json_option
+@quiet_option
+def evaluate_command(
+    data: Path, model: str, compare: str | None, guard: Path | None, split: str, columns: str | None, threads: int | None,
+    as_json: bool, quiet: bool,
+) -> int:  # fmt: skip
+    """Measure a model on DATA's judgements; with --compare, exit 1 says: do not ship."""
+    from nearfield.data.read import read
+    from nearfield.evaluate.evaluate import evaluate
+
+    dataset = read(data, columns=_columns(columns))
+    report = evaluate(dataset, model, split=split, compare=compare, guard=guard, threads=threads, progress=not quiet)
+    _print_json(report.to_dict()) if as_json else click.echo(str(report))
+    return EXIT_NO if report.verdict is not None and report.verdict.answer == "do not ship" else 0
+
+
+@cli.command()
+@click.argument("checkpoint", metavar="CHECKPOINT")
+@click.option("--out", type=path, required=True, help="The bundle's folder.")
+@json_option
+@quiet_option
+def export(checkpoint: str, out: Path, as_json: bool, quiet: bool) -> int:
+    """Make a bundle (fp32 and int8 ONNX, checked against torch) of a sentence-transformers folder."""
+    from nearfield.encode.models import resolve_model
+    from nearfield.export.export import export_bundle
+
+    bundle = export_bundle(
+        resolve_model(checkpoint), out, texts=None, parity_data=None, base=checkpoint, config={}, data_fingerprint=None, progress=not quiet
+    )
+    parity = bundle.manifest["parity"]
+    if as_json:
+        _print_json({"bundle": str(out), "fingerprint": bundle.fingerprint, "parity": parity})
+    else:
+        click.echo(
+            f"{out}: fp32 within {parity['fp32']['max_abs_diff']:.1e} of torch, int8 mean cosine {parity['int8']['mean_cosine']:.4f}"
+        )
+    return 0
+
+
+@cli.command()
+@click.argument("texts", type=path)
+@click.option("--model", required=True, help="A bundle, a sentence-transformers folder or a hub name.")
+@click.option("--out", type=path, required=True, help="The .npy file of float32 rows, in the order of the texts.")
+@click.option(
+    "--kind", type=click.Choice(["document", "query"]), default="document", show_default=True, help="Which prompt the model applies."
+)
+@click.option("--precision", type=click.Choice(["auto", "fp32", "int8", "bf16"]), default="auto", show_default=True)
+@columns_option
+@threads_option
+@json_option
+@quiet_option
+def encode(
+    texts: Path, model: str, out: Path, kind: str, precision: str, columns: str | None, threads: int | None, as_json: bool, quiet: bool
+) -> int:
+    """Turn TEXTS (documents in any form that is read here, or a .txt file with one text a line) into vectors."""
+    from nearfield.workflow import encode_file
+
+    done = encode_file(
+        texts, model, out, kind=kind, precision=precision, columns=_columns(columns), threads=threads, progress=not quiet
+    )  # fmt: skip
+    _print_json(done) if as_json else click.echo(
+        f"{out}: {done['rows']} x {done['dim']} float32, {done['truncated']} texts cut at {done['max_tokens']} tokens"
+    )
+    return 0
+
+
+@cli.command()
+@click.argument("data", type=path)
+@click.option("--model", required=True, help="A bundle (or a model folder) that encodes the documents.")
+@click.option("--out", type=path, required=True, help="The index folder.")
+@columns_option
+@threads_option
+@json_option
+@quiet_option
+def index(data: Path, model: str, out: Path, columns: str | None, threads: int | None, as_json: bool, quiet: bool) -> int:
+    """Encode DATA's documents and build an index folder: index, texts, the model's path and fingerprint."""
+    from nearfield.workflow import index_file
+
+    done = index_file(data, model, out, columns=_columns(columns), threads=threads, progress=not quiet)
+    _print_json(done) if as_json else click.echo(f"{out}: {done['documents']} documents, {done['index']}")
+    return 0
+
+
+@cli.command()
+@click.argument("folder", metavar="INDEX", type=path)
+@click.argument("query")
+@click.option("-k", default=10, show_default=True, help="Results to return.")
+@click.option("--model", help="The model, where it is no longer at the path the index remembers.")
+@threads_option
+@json_option
+def search(folder: Path, query: str, k: int, model: str | None, threads: int | None, as_json: bool) -> int:
+    """Search an index folder with a QUERY."""
+    from nearfield.search.folder import IndexFolder
+    from nearfield.search.searcher import Searcher
+
+    opened = IndexFolder.open(folder)
+    searcher = Searcher(opened.model if model is None else model, opened.index, threads=threads)
+    hits = searcher.search([query], k)
+    results = list(_rows(hits, opened.text))
+    if as_json:
+        _print_json({"query": query, "results": results})
+    else:
+        for row in results:
+            click.echo(f"{row['rank']:>3}  {row['score']:.4f}  {row['id']}  {_snippet(row['text'])}")
+    return 0
+
+
+@cli.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def bench(arguments: tuple[str, ...]) -> int:
+    """Run the benchmark suite (from a checkout of the repository): bench [SUITE ...] [--quick] [--json FILE]."""
+    import importlib.util
+
+    sys.path.insert(0, os.getcwd())
+    if importlib.util.find_spec("benchmarks") is None or importlib.util.find_spec("benchmarks.__main__") is None:
+        raise InputError(f"bench: no benchmarks folder in {os.getcwd()}; run it from a checkout of the repository")
+    from importlib import import_module
+
+    run: Callable[[Sequence[str]], int] = import_module("benchmarks.__main__").main
+    return run(list(arguments))
+
+
+@cli.command()
+@json_option
+def info(as_json: bool) -> int:
+    """What this installation is and what it found on this machine."""
+    from nearfield.info import info as describe
+
+    found = describe()
+    if as_json:
+        _print_json(found)
+        return 0
+    for key, value in found.items():
+        if isinstance(value, dict):
+            click.echo(f"{key}:")
+            for name, item in value.items():
+                click.echo(f"  {name}: {_plain(item)}")
+        else:
+            click.echo(f"{key}: {_plain(value)}")
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs one command and exits with its code; every expected failure is one line on stderr."""
+    try:
+        code = cli.main(args=list(arguments) if arguments is not None else None, prog_name="nearfield", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = EXIT_INPUT
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("nearfield: interrupted", err=True)
+        code = EXIT_INTERRUPTED
+    except NearfieldError as error:
+        click.echo(f"nearfield: {error}", err=True)
+        code = EXIT_INPUT
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`): what it read was right. Nothing may be flushed to the closed pipe at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except (OSError, MemoryError) as error:
+        click.echo(f"nearfield: {_system_error(error)}", err=True)
+        code = EXIT_INPUT
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _system_error(error: OSError | MemoryError) -> str:
+    if isinstance(error, MemoryError):
+        return "out of memory; use a smaller batch_size, or fewer documents at a time"
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}"
+
+
+def _columns(text: str | None) -> dict[str, str] | None:
+    if text is None:
+        return None
+    pairs = [part.partition("=") for part in text.split(",")]
+    if not all(name and mark and theirs for name, mark, theirs in pairs):
+        raise InputError(f"--columns {text!r}: NAME=YOURS,NAME=YOURS expected, for example query=question,positive=answer")
+    return {name.strip(): theirs.strip() for name, _, theirs in pairs}
+
+
+def _rows(hits: Hits, text: Callable[[Any], str]) -> Any:
+    for rank in range(int(hits.counts[0])):
+        identity = hits.ids[0, rank]
+        identity = identity if isinstance(identity, str) else int(identity)
+        yield {"rank": rank + 1, "id": identity, "score": float(hits.scores[0, rank]), "text": text(identity)}
+
+
+def _snippet(text: str, width: int = 100) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= width else flat[: width - 1] + "…"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(str(item) for item in value) or "none"
+    return "not installed" if value is None else str(value)
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, ensure_ascii=False, allow_nan=False))
+
+
+def _quiet(text: str = "") -> None:
+    """Says nothing: with --json, only the document stands on stdout."""

@@ -1,0 +1,350 @@
+"""The whole way in one call: read and check the data, tune, export, measure base against tuned, judge, and write it all into the bundle."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import platform
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nearfield._version import __version__
+from nearfield.config import TuneConfig
+from nearfield.data.check import check
+from nearfield.data.dataset import Dataset, Finding
+from nearfield.data.read import read
+from nearfield.data.split import split
+from nearfield.errors import InputError
+from nearfield.types import Kind
+
+if TYPE_CHECKING:
+    from nearfield.bundle import Bundle
+    from nearfield.evaluate.evaluate import EvalReport
+    from nearfield.tune.train import TrainResult
+
+# Documents whose vectors show that the exported graph is the trained model; parity is about the graph, so a few of every length do.
+PARITY_TEXTS = 64
+RUN_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TuneReport:
+    """What a tuning run made and measured.
+
+    Attributes:
+        bundle: the folder that was written, whatever the verdict.
+        verdict: ``"ship"``, ``"marginal"`` or ``"do not ship"``.
+        sentence: the verdict with its figures, for people.
+        evaluation: base against tuned on the held-out test split, guard included.
+        findings: what the data check found.
+        alpha: share of the tuned weights in the shipped ones (0 is the base, 1 the tuned model).
+        pairs_per_second: training speed.
+        seconds: wall time by stage.
+        peak_memory: most resident memory of this process so far, bytes.
+    """
+
+    bundle: Path
+    verdict: str
+    sentence: str
+    evaluation: EvalReport
+    findings: list[Finding]
+    alpha: float
+    pairs_per_second: float
+    seconds: dict[str, float]
+    peak_memory: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns everything as JSON-ready values."""
+        return {
+            "bundle": str(self.bundle),
+            "verdict": self.verdict,
+            "sentence": self.sentence,
+            "evaluation": self.evaluation.to_dict(),
+            "findings": [f"{found.severity}: {found.where}: {found.message}" for found in self.findings],
+            "alpha": self.alpha,
+            "pairs_per_second": round(self.pairs_per_second, 2),
+            "seconds": {stage: round(value, 1) for stage, value in self.seconds.items()},
+            "peak_memory": self.peak_memory,
+        }
+
+
+def tune(
+    data: str | Path | Dataset,
+    *,
+    base: str | Path | None = None,
+    out: str | Path = "bundle",
+    config: TuneConfig | Mapping[str, Any] | str | Path | None = None,
+    guard: str | Path | Dataset | None = None,
+    progress: bool = True,
+    resume: bool = False,
+    columns: Mapping[str, str] | None = None,
+    threads: int | None = None,
+    cache: str | Path | None = None,
+    keep_base: str | Path | None = None,
+) -> TuneReport:
+    """Fine-tunes ``base`` on ``data``, exports it and measures whether it is better. Needs ``nearfield[train]``.
+
+    Splits that the data bring are kept; missing ones are made so that no query, document or near-duplicate stands on both sides.
+    The bundle is always written; whether to use it is the verdict's word.
+
+    Args:
+        data: a JSONL, CSV or Parquet file of pairs, a BEIR folder, or a Dataset.
+        base: a sentence-transformers folder or a hub name; None takes the packaged all-MiniLM-L6-v2 (``nearfield[demo]``).
+        out: the bundle's folder. An existing bundle there is replaced, anything else is refused. Checkpoints live beside it in
+            ``<out>.work`` until the run is complete.
+        config: a TuneConfig, a mapping of its fields, or a JSON file: of fields, or the ``run.json`` of an earlier bundle. None: defaults.
+        guard: a data set of general knowledge with judgements; a drop on it beyond ``config.guard_max_drop`` blocks the verdict.
+        progress: shows bars on stderr.
+        resume: goes on from the checkpoint of an interrupted run with the same data, base and config.
+        columns: other column names, canonical name -> the data's name.
+        threads: threads of training, encoding and search; None: all cores (``NEARFIELD_THREADS`` caps them).
+        cache: a folder that keeps corpus vectors, so that an index built next need not encode again; None keeps none.
+        keep_base: a folder for the base's own bundle, to compare with later; None removes it at the end.
+
+    Raises:
+        InputError: data, config, base or ``out`` cannot be used; the message says what, where and how to mend it.
+        MissingExtraError: torch or another part of ``nearfield[train]`` is not installed.
+    """
+    settings = load_config(config)
+    clock = _Clock()
+    out = Path(out)
+    work = out.with_name(out.name + ".work")
+    with clock.stage("data"):
+        dataset = split(read(data, columns=columns), seed=settings.seed)
+        guard_set = None if guard is None else read(guard)
+        findings = [*dataset.findings, *check(dataset)]
+        _require_judgements(dataset, "data")
+        if guard_set is not None:
+            _require_judgements(guard_set, "guard", ("test",))
+
+    from nearfield.encode.models import resolve_model
+    from nearfield.export.export import export_bundle
+    from nearfield.tune.train import train
+
+    base_folder = resolve_model(base)
+    with _threads(threads):
+        with clock.stage("train"):
+            result = train(dataset, base_folder, settings, work=work, guard=guard_set, resume=resume, progress=progress)
+        base_name = str(base) if base is not None else "all-MiniLM-L6-v2"
+        shared: dict[str, Any] = {
+            "texts": dataset.doc_texts[:PARITY_TEXTS],
+            "base": base_name,
+            "data_fingerprint": dataset.fingerprint,
+            "progress": progress,
+        }
+        with clock.stage("export"):
+            bundle = export_bundle(result.model, out, parity_data=dataset, config=settings.to_dict(), **shared)
+            # The base is exported as well: both sides of the comparison then run on the same engine, several times faster than torch.
+            base_bundle = export_bundle(base_folder, keep_base or work / "base", parity_data=None, config={}, **shared)
+        with clock.stage("evaluate"):
+            report = _measure(dataset, bundle, base_bundle, guard_set, settings, cache=cache, progress=progress, threads=threads)
+    made = TuneReport(
+        bundle=out,
+        verdict=report.verdict.answer,
+        sentence=report.verdict.sentence,
+        evaluation=report,
+        findings=findings,
+        alpha=result.alpha,
+        pairs_per_second=result.pairs_per_second,
+        seconds=dict(clock.seconds),
+        peak_memory=peak_memory(),
+    )
+    _complete(bundle, made, settings, result, base_name)
+    shutil.rmtree(work, ignore_errors=True)
+    return made
+
+
+def encode_file(
+    texts: str | Path, model: str, out: Path, *, kind: Kind = "document", precision: str = "auto", columns: Mapping[str, str] | None = None,
+    threads: int | None = None, progress: bool = True,
+) -> dict[str, Any]:  # fmt: skip
+    """Encodes the documents of a file (or the lines of a .txt file) into a .npy file, which appears only when it is complete.
+
+    Returns:
+        ``rows``, ``dim``, ``truncated`` (texts cut to ``max_tokens``), ``max_tokens``, ``backend``, ``precision``.
+
+    Raises:
+        InputError: unreadable texts or model, or an ``out`` that cannot be written.
+    """
+    from nearfield.encode.encoder import Encoder
+
+    contents = read(texts, columns=columns).doc_texts
+    with Encoder(model, precision=precision, threads=threads) as encoder:
+        vectors = encoder.encode(contents, kind=kind, progress=progress)
+        done = {
+            "rows": len(vectors), "dim": encoder.dim, "truncated": encoder.truncated, "max_tokens": encoder.max_tokens,
+            "backend": encoder.backend, "precision": encoder.precision,
+        }  # fmt: skip
+    partial = out.with_name(f".{out.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            np.save(file, vectors, allow_pickle=False)
+        partial.replace(out)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written ({error.strerror}); name a file in a folder that exists") from None
+    finally:
+        partial.unlink(missing_ok=True)
+    return done
+
+
+def index_file(
+    data: str | Path | Dataset, model: str, out: Path, *, columns: Mapping[str, str] | None = None, threads: int | None = None,
+    progress: bool = True, cache: str | Path | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Encodes documents and writes an index folder that ``nearfield search`` and ``Searcher`` open.
+
+    Returns:
+        ``documents``, ``index`` (what kind was built), ``truncated``.
+
+    Raises:
+        InputError: unreadable data or model, or an ``out`` that is something else.
+    """
+    from nearfield.encode.encoder import Encoder
+    from nearfield.evaluate.run import corpus_vectors
+    from nearfield.search.folder import check_replaceable, write_index_folder
+
+    check_replaceable(out)
+    dataset = read(data, columns=columns)
+    with Encoder(model, threads=threads) as encoder:
+        vectors, truncated, _ = corpus_vectors(dataset.doc_texts, encoder, cache=cache, show=progress)
+        opened = write_index_folder(
+            out,
+            dataset.doc_ids,
+            dataset.doc_texts,
+            vectors,
+            model=model,
+            fingerprint=encoder.fingerprint,
+            threads=threads,
+            progress=progress,
+        )
+    return {"documents": len(dataset.doc_ids), "index": type(opened.index).__name__, "truncated": truncated}
+
+
+def load_config(config: TuneConfig | Mapping[str, Any] | str | Path | None) -> TuneConfig:
+    """Returns a TuneConfig from whatever ``tune`` accepts as one; a bundle's run.json is read for the config inside it.
+
+    >>> load_config({"epochs": 3}).epochs
+    3
+    """
+    if config is None:
+        return TuneConfig()
+    if isinstance(config, TuneConfig):
+        return config
+    if isinstance(config, Mapping):
+        return TuneConfig.from_dict(config)
+    try:
+        run = json.loads(Path(config).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return TuneConfig.load(config)  # raises with the reason
+    if isinstance(run, dict) and isinstance(run.get("config"), dict) and "run_format" in run:
+        return TuneConfig.from_dict(run["config"], where=f"{config}: config")
+    return TuneConfig.load(config)
+
+
+def peak_memory() -> int:
+    """Returns the most resident memory this process has had, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts kibibytes
+
+
+def _measure(
+    dataset: Dataset,
+    bundle: Bundle,
+    base_bundle: Bundle,
+    guard: Dataset | None,
+    settings: TuneConfig,
+    *,
+    cache: str | Path | None,
+    progress: bool,
+    threads: int | None,
+) -> EvalReport:
+    from nearfield.encode.encoder import Encoder
+    from nearfield.evaluate.evaluate import evaluate
+
+    with Encoder(bundle.path, threads=threads) as tuned, Encoder(base_bundle.path, threads=threads) as base:
+        return evaluate(
+            dataset, tuned, compare=base, guard=guard, guard_limit=settings.guard_max_drop, cache=cache, progress=progress, threads=threads
+        )
+
+
+def _complete(bundle: Bundle, made: TuneReport, settings: TuneConfig, result: TrainResult, base: str) -> None:
+    """Adds what was measured to the bundle: metrics, verdict, report, the run's own description and the model card."""
+    from nearfield.evaluate.report import render
+    from nearfield.export.card import model_card
+    from nearfield.export.writer import update
+
+    run = {
+        "run_format": RUN_FORMAT,
+        "config": settings.to_dict(),
+        "base": base,
+        "data": made.evaluation.data,
+        "seed": settings.seed,
+        "dtype": result.dtype,
+        "dtype_reason": result.dtype_reason,
+        "history": result.history,
+        "seconds": made.to_dict()["seconds"],
+        "peak_memory": made.peak_memory,
+        "versions": {"nearfield": __version__, "python": platform.python_version(), **_versions()},
+    }
+    metrics = made.evaluation.to_dict()
+    manifest = {**bundle.manifest, "metrics": metrics, "verdict": {"answer": made.verdict, "sentence": made.sentence}}
+    update(
+        bundle,
+        files={
+            "run.json": (json.dumps(run, indent=1) + "\n").encode(),
+            "report.html": render(made.evaluation, findings=made.findings, parity=bundle.manifest.get("parity"), run=run).encode(),
+            "README.md": model_card(manifest).encode(),
+        },
+        metrics=manifest["metrics"],
+        verdict=manifest["verdict"],
+    )
+
+
+def _versions() -> dict[str, str]:
+    return {name: metadata.version(name) for name in ("numpy", "onnxruntime", "tokenizers", "torch", "transformers")}
+
+
+def _require_judgements(dataset: Dataset, role: str, splits: tuple[str, ...] = ("train", "test")) -> None:
+    for name in splits:
+        if not dataset.qrels.get(name):
+            have = (
+                ", ".join(f"{split_name} ({len(queries)} queries)" for split_name, queries in dataset.qrels.items())
+                or "no judgements at all"
+            )
+            raise InputError(
+                f"{role}: {dataset.source}: no {name} judgements (it has {have}); give query-positive pairs, or qrels/{name}.tsv"
+            )
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[name] = time.monotonic() - start
+
+
+@contextlib.contextmanager
+def _threads(threads: int | None) -> Iterator[None]:
+    """Holds torch to ``threads`` for a while; None leaves its own choice."""
+    if threads is None:
+        yield
+        return
+    from nearfield.tune.threads import torch_threads
+
+    with torch_threads(threads):
+        yield
