@@ -201,5 +201,4 @@ def _prompts(folder: Path) -> dict[str, str]:
     prompts = config.get("prompts") or {}
     if not isinstance(prompts, dict):
         raise FormatError(f"{folder / 'config_sentence_transformers.json'}: prompts: an object of names and texts expected")
-    default = prompts.get(config.get("default_prompt_name") or "", "")
-    return {kind: str(next((prompts[name] for name in names if name in prompts), default)) for kind, names in _PROMPT_NAMES.items()}
+    return {kind: str(next((prompts[name] for name in names if name in prompts), None) or "") for kind, names in _PROMPT_NAMES.items()}

@@ -1,0 +1,243 @@
+"""The public encoder: texts to unit vectors, from a bundle or a model folder."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable
+from functools import cached_property, partial
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Protocol
+
+import numpy as np
+
+from nearfield.bundle import Bundle
+from nearfield.encode.batches import run_batches
+from nearfield.encode.fingerprint import space_fingerprint
+from nearfield.encode.models import resolve_model
+from nearfield.encode.spec import ModelSpec, read_spec, weights_folder
+from nearfield.encode.threads import thread_count
+from nearfield.encode.tokenize import TextTokenizer, check_texts
+from nearfield.errors import FormatError, InputError
+from nearfield.types import FloatArray, IntArray, Kind
+
+BackendName = Literal["auto", "native", "onnx", "torch"]
+PrecisionName = Literal["auto", "int8", "bf16", "fp32"]
+
+_BACKENDS = ("auto", "native", "onnx", "torch")
+_PRECISIONS = ("auto", "int8", "bf16", "fp32")
+_ONNX_FILES = {"fp32": "onnx/model.onnx", "int8": "onnx/model.int8.onnx"}
+# Rows and padded tokens of one batch.
+_MAX_ROWS = 32
+_MAX_TOKENS = 4_096
+# What the fp32 graph promises against torch, per component of a unit vector.
+_FP32_TOLERANCE = 1e-5
+
+
+class _Backend(Protocol):
+    def __call__(self, input_ids: IntArray, attention_mask: IntArray) -> FloatArray: ...
+
+    def close(self) -> None: ...
+
+
+class Encoder:
+    """Turns texts into unit vectors. One instance serves many threads; it works on in a forked child.
+
+    Args:
+        path: a bundle (no torch needed), or a model folder, a hub name or None for the packaged all-MiniLM-L6-v2 (torch backend).
+        backend: ``"auto"`` (default) takes onnx for a bundle and torch for a model; ``"onnx"`` and ``"torch"`` insist.
+        precision: ``"auto"`` (default) is fp32. ``"int8"`` takes the bundle's quantized graph: smaller and, on CPUs with int8 dot
+            products, faster, at the retrieval loss in the bundle's parity figures. ``"bf16"`` is for the torch backend on
+            hardware that has it.
+        threads: of one call (default: the CPUs available); ``NEARFIELD_THREADS`` caps it. With torch it holds for the process.
+        device: where the torch backend runs (default ``"cpu"``).
+
+    Attributes:
+        dim: columns of a vector.
+        max_tokens: tokens per text, special tokens included; longer texts are cut.
+        backend, precision: what was chosen, never ``"auto"``.
+
+    Raises:
+        InputError: no such model, or a backend or precision that it does not have.
+        FormatError: a bundle that is damaged or does not hold what its manifest says.
+        MissingExtraError: a model folder without torch installed.
+
+    ``encoder = Encoder("bundle"); vectors = encoder.encode(["how do I sort a list?"], kind="query")`` gives float32 ``(1, dim)``.
+    """
+
+    def __init__(
+        self,
+        path: str | Path | None,
+        backend: BackendName = "auto",
+        precision: PrecisionName = "auto",
+        threads: int | None = None,
+        *,
+        device: str = "cpu",
+    ) -> None:
+        _check_choice("backend", backend, _BACKENDS)
+        _check_choice("precision", precision, _PRECISIONS)
+        if backend == "native":
+            raise InputError("backend 'native': this version has onnx (for bundles) and torch (for bundles and model folders)")
+        count = thread_count(threads)
+        self._local = threading.local()
+        self._closed = False
+        self._bundle: Bundle | None = None
+        if path is not None and Bundle.is_bundle(path):
+            self._bundle = Bundle.open(path)
+            self._folder = self._bundle.path / "model"
+        else:
+            self._folder = resolve_model(path)
+        self._spec = _bundle_spec(self._bundle) if self._bundle else read_spec(self._folder)
+        self.backend: str = backend if backend != "auto" else "onnx" if self._bundle else "torch"
+        self.precision: str = precision if precision != "auto" else "fp32"
+        self._tokenizer = TextTokenizer(weights_folder(self._folder) / "tokenizer.json", self._spec.max_tokens)
+        self._forward: _Backend
+        if self.backend == "onnx":
+            self._forward = self._open_onnx(count)
+        else:
+            self._forward = self._open_torch(count if threads is not None or os.environ.get("NEARFIELD_THREADS") else None, device)
+
+    def _open_onnx(self, threads: int) -> _Backend:
+        from nearfield.encode.onnx_backend import OnnxBackend
+
+        if self._bundle is None:
+            raise InputError(
+                f"{self._folder}: a model folder has no ONNX graph; make a bundle with `nearfield export`, or use backend='torch'"
+            )
+        if self.precision not in _ONNX_FILES:
+            raise InputError(f"precision {self.precision!r}: the onnx backend has fp32 and int8; bf16 is for backend='torch'")
+        name = _ONNX_FILES[self.precision]
+        if name not in self._bundle:
+            raise InputError(f"{self._bundle.path}: the bundle has no {self.precision} graph ({name}); export it again with that variant")
+        return OnnxBackend(partial(self._bundle.read_model, name), self._bundle.path / name, threads)
+
+    def _open_torch(self, threads: int | None, device: str) -> _Backend:
+        from nearfield.encode.torch_backend import TorchBackend
+
+        if self.precision == "int8":
+            raise InputError("precision 'int8': the torch backend has fp32 and bf16; int8 is for bundles with backend='onnx'")
+        return TorchBackend(self._folder, self.precision, threads, device)
+
+    @property
+    def dim(self) -> int:
+        """Columns of a vector."""
+        return self._spec.dim
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens per text, special tokens included; longer texts are cut."""
+        return self._spec.max_tokens
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 (hex) of the document vector space; equal for a bundle and the model folder it was made from."""
+        return self._bundle.fingerprint if self._bundle else space_fingerprint(self._folder, self._spec)
+
+    @property
+    def truncated(self) -> int:
+        """How many texts were cut in this thread's last ``encode``; 0 before the first."""
+        return int(getattr(self._local, "truncated", 0))
+
+    def encode(self, texts: str | Iterable[str], *, kind: Kind = "document", dim: int | None = None, progress: bool = False) -> FloatArray:
+        """Encodes texts.
+
+        Args:
+            texts: one ``str`` (one row) or many; an empty text is allowed.
+            kind: ``"document"`` (default) or ``"query"``: decides the prompt put before each text.
+            dim: keeps the first ``dim`` columns and normalizes again, for models trained that way (Matryoshka); default all.
+            progress: shows a bar on stderr.
+
+        Returns:
+            float32 ``(n, dim)``, unit rows in the order given; ``(0, dim)`` for no texts. With fp32 a text has the same vector,
+            within 1e-5, in any batch and at any position.
+
+        Raises:
+            InputError: a text that is not a ``str`` or holds a lone surrogate (its index is named), a wrong kind or dim,
+                or a closed encoder.
+        """
+        if self._closed:
+            raise InputError("this encoder is closed; open another one")
+        _check_choice("kind", kind, ("document", "query"))
+        columns = self._check_dim(dim)
+        rows = check_texts(texts)
+        vectors, self._local.truncated = run_batches(
+            rows, self._spec.prompts[kind], self._tokenizer, self._forward, self._spec.dim,
+            max_rows=_MAX_ROWS, max_tokens=_MAX_TOKENS, progress=progress,
+        )  # fmt: skip
+        if columns == self._spec.dim and self._spec.normalize:
+            return vectors
+        return _unit_rows(vectors[:, :columns])
+
+    def warmup(self) -> None:
+        """Runs a short text and one of full length, so that the first request pays for no allocation or lazy start."""
+        self.encode(["warm up", "warm up " * self._spec.max_tokens])
+
+    def self_check(self, tolerance: float | None = None) -> float:
+        """Compares the vectors of the bundle's golden texts with those stored when it was made.
+
+        Args:
+            tolerance: the largest allowed difference of a component; default 1e-5 for fp32, none for int8 and bf16.
+
+        Returns:
+            the largest absolute difference found.
+
+        Raises:
+            InputError: not a bundle, or a bundle without golden vectors.
+            FormatError: the difference is above the tolerance: this machine or this onnxruntime computes something else.
+        """
+        if self._bundle is None:
+            raise InputError(f"{self._folder}: a model folder has no golden vectors; self_check is for bundles")
+        texts, stored = self._bundle.golden()
+        found = self.encode(texts)
+        difference = float(np.abs(found - _unit_rows(stored)).max(initial=0.0))
+        limit = tolerance if tolerance is not None else _FP32_TOLERANCE if self.precision == "fp32" else float("inf")
+        if not difference <= limit:  # NaN fails too
+            raise FormatError(
+                f"{self._bundle.path}: golden vectors differ by {difference:.2g}, at most {limit:.2g} expected "
+                f"(backend {self.backend}, precision {self.precision}); export the bundle again or upgrade onnxruntime"
+            )
+        return difference
+
+    def close(self) -> None:
+        """Frees the model; ``encode`` raises InputError from then on. Closing twice is fine."""
+        self._closed = True
+        self._forward.close()
+
+    def __enter__(self) -> Encoder:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return (
+            f"Encoder({str(self._bundle.path if self._bundle else self._folder)!r}, backend={self.backend!r}, precision={self.precision!r})"
+        )
+
+    def _check_dim(self, dim: int | None) -> int:
+        if dim is None:
+            return self._spec.dim
+        if isinstance(dim, bool) or not isinstance(dim, (int, np.integer)) or not 1 <= dim <= self._spec.dim:
+            raise InputError(f"dim: {dim!r} given, a whole number from 1 to {self._spec.dim} expected")
+        return int(dim)
+
+
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise InputError(f"{name}: {value!r} given, one of {', '.join(choices)} expected")
+
+
+def _bundle_spec(bundle: Bundle) -> ModelSpec:
+    spec = read_spec(bundle.path / "model")
+    prompts = {"query": "", "document": ""} | bundle.prompts
+    stated = ModelSpec(bundle.dim, bundle.max_tokens, spec.pooling, bundle.normalize, prompts)
+    if bundle.pooling != spec.pooling or stated != spec:
+        raise FormatError(f"{bundle.path}: the manifest and model/ disagree ({stated} and {spec}); export the bundle again")
+    return spec
+
+
+def _unit_rows(vectors: FloatArray) -> FloatArray:
+    """Rows divided by their Euclidean norm; a zero row stays zero."""
+    norms = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+    return (vectors / np.where(norms == 0, 1.0, norms)).astype(np.float32)
