@@ -1,0 +1,98 @@
+"""``python -m benchmarks``: machine and ceilings first, then the suites, then a dated JSON file."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from benchmarks import suites
+from benchmarks.core import ceilings, machine, results, tables
+from benchmarks.core.plan import ROOT, Plan, usable_cores
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    out = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Measures nearfield and its peers on this machine, next to the machine's own ceilings."
+    )
+    out.add_argument("suites", nargs="*", metavar="SUITE", help=f"{', '.join(suites.NAMES)}; all of them when none is named")
+    out.add_argument("--quick", action="store_true", help="small data and few rounds, to see that everything works; not for publication")
+    out.add_argument(
+        "--peers", action=argparse.BooleanOptionalAction, default=True, help="run the peers that are installed (default) or only nearfield"
+    )
+    out.add_argument("--threads", type=_threads, metavar="N[,N]", help="thread counts for everybody (default: all cores; search also 1)")
+    out.add_argument("--json", metavar="FILE", help="write the results to FILE as well; - makes one JSON document the last line of stdout")
+    out.add_argument(
+        "--out",
+        type=Path,
+        default=ROOT / "benchmarks" / "results",
+        metavar="FOLDER",
+        help="folder of the dated JSON (default: benchmarks/results)",
+    )
+    out.add_argument(
+        "--cache",
+        type=Path,
+        default=ROOT / "benchmarks" / "cache",
+        metavar="FOLDER",
+        help="folder of vectors, texts and the bundle (default: benchmarks/cache)",
+    )
+    return out
+
+
+def _threads(text: str) -> tuple[int, ...]:
+    counts = tuple(int(part) for part in text.split(","))
+    if min(counts) < 1 or max(counts) > usable_cores():
+        raise argparse.ArgumentTypeError(f"{text!r}: from 1 to {usable_cores()} threads, as this machine has so many cores")
+    return counts
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the suites; returns 0, or 2 after one line on stderr when something was asked that does not exist."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    options = parser().parse_args(arguments)
+    unknown = [name for name in options.suites if name not in suites.NAMES]
+    if unknown:
+        print(f"benchmarks: unknown suite {unknown[0]!r}, one of {', '.join(suites.NAMES)} expected", file=sys.stderr)
+        return 2
+    plan = Plan(quick=options.quick, peers=options.peers, threads=options.threads, cache=options.cache)
+    document = run(options.suites or list(suites.NAMES), plan, "python -m benchmarks " + shlex.join(arguments))
+    path = results.write(document, options.out)
+    tables.console().print(f"results: {path}", soft_wrap=True)
+    if options.json == "-":
+        print(results.dumps(document))
+    elif options.json:
+        Path(options.json).write_text(results.dumps(document) + "\n", encoding="utf-8")
+    return 0
+
+
+def run(names: Sequence[str], plan: Plan, command: str) -> dict[str, Any]:
+    """Measures machine and ceilings, runs the suites in turn, prints as it goes and returns the document."""
+    out = tables.console()
+    start = time.monotonic()
+    about, found, ours = machine.describe(), machine.versions(), machine.targets()
+    for line in machine.lines(about, found, ours):
+        out.print(line, soft_wrap=True, markup=False)
+    plan.ceilings = ceilings.measure([1, *plan.one_and_all, *plan.all_cores], quick=plan.quick, say=plan.say)
+    for line in ceilings.lines(plan.ceilings):
+        out.print(line, soft_wrap=True, markup=False)
+    out.print()
+    rows = []
+    for name in names:
+        fresh = suites.load(name)(plan)
+        tables.show(fresh, out)
+        rows += fresh
+    for line in plan.skipped:
+        out.print(line, soft_wrap=True, markup=False)
+    out.print(f"{len(rows)} rows in {time.monotonic() - start:.0f} s{' (quick: not for publication)' if plan.quick else ''}")
+    head = {"machine": about, "versions": found, "nearfield": ours, "ceilings": plan.ceilings.to_dict()}
+    return results.report(rows, head=head, command=command.strip(), quick=plan.quick, skipped=plan.skipped, now=datetime.now().astimezone())
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,80 @@
+"""Engines behind one small interface: each says its name, its version and what it needs; one that is missing is skipped aloud."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import nearfield
+
+from benchmarks.core.machine import version_of
+from benchmarks.core.plan import Plan
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One contestant of a suite.
+
+    Attributes:
+        name: as shown in the tables.
+        make: what the suite calls to get the engine; its arguments are the suite's affair.
+        distribution: the package on PyPI, for its version and for the line that says how to install it; None for nearfield.
+        needs: modules that must be importable.
+        storage: what its vectors or weights are kept in, for the ceiling it is measured against.
+    """
+
+    name: str
+    make: Callable[..., Any]
+    distribution: str | None = None
+    needs: tuple[str, ...] = ()
+    storage: str = "float32"
+
+    @property
+    def ours(self) -> bool:
+        return self.distribution is None
+
+    @property
+    def version(self) -> str:
+        return nearfield.__version__ if self.distribution is None else (version_of(self.distribution) or "?")
+
+    def missing(self) -> str | None:
+        """The line that says why this engine cannot run here, or None."""
+        absent = [name for name in self.needs if find_spec(name) is None]
+        if not absent:
+            return None
+        return f"skipped: {self.name} ({', '.join(absent)} not installed: pip install {self.distribution or 'nearfield'})"
+
+
+def present(engines: Sequence[Engine], plan: Plan) -> list[Engine]:
+    """The engines that run in this plan; the others are named on stderr and in ``plan.skipped``, once each."""
+    out = []
+    for engine in engines:
+        if not (engine.ours or plan.peers):
+            continue
+        line = engine.missing()
+        if line is None:
+            out.append(engine)
+        elif line not in plan.skipped:
+            plan.skipped.append(line)
+            plan.say(line)
+    return out
+
+
+def set_threads(threads: int) -> None:
+    """Gives every library that is installed the same number of threads; the engines get it again as an argument where they take one."""
+    if find_spec("torch") is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+    if find_spec("faiss") is not None:
+        import faiss
+
+        faiss.omp_set_num_threads(threads)
+    if find_spec("threadpoolctl") is not None:
+        import numpy as np
+        import threadpoolctl
+
+        np.dot(np.zeros((2, 2)), np.zeros((2, 2)))  # the BLAS library must be loaded before it can be limited
+        threadpoolctl.threadpool_limits(threads)

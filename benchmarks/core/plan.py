@@ -1,0 +1,57 @@
+"""What a run was asked to do: the one value that the command line hands to every suite."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.core.ceilings import Ceilings
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def usable_cores() -> int:
+    """Cores this process may run on (containers and taskset restrict them)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+@dataclass
+class Plan:
+    """One run of the suite.
+
+    Attributes:
+        quick: small data and few rounds, to see that everything works; its figures are not for publication.
+        peers: run the peers beside us.
+        threads: thread counts asked for; None leaves the choice to the suite (all cores; search also one).
+        ceilings: what this machine can do at most, measured before the suites.
+        cache: folder for vectors, texts and the bundle; safe to delete, ignored by git.
+        skipped: lines about peers that were not there.
+    """
+
+    quick: bool = False
+    peers: bool = True
+    threads: tuple[int, ...] | None = None
+    ceilings: Ceilings = field(default_factory=Ceilings)
+    cache: Path = ROOT / "benchmarks" / "cache"
+    skipped: list[str] = field(default_factory=list)
+
+    @property
+    def all_cores(self) -> tuple[int, ...]:
+        """The thread counts for a suite whose default is every core."""
+        return self.threads or (usable_cores(),)
+
+    @property
+    def one_and_all(self) -> tuple[int, ...]:
+        """The thread counts for a suite whose default is one thread and every core; quick runs one thread only."""
+        return self.threads or ((1,) if self.quick else tuple(sorted({1, usable_cores()})))
+
+    @property
+    def rounds(self) -> int:
+        """Timed rounds; one warm-up round comes on top."""
+        return 3 if self.quick else 7
+
+    def say(self, line: str) -> None:
+        """One line on stderr before each long step. A live bar would wake a thread ten times a second inside the timings."""
+        print(line, file=sys.stderr, flush=True)

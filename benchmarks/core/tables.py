@@ -1,0 +1,78 @@
+"""Tables for people: one line per configuration, with speed, tail, quality and share of the ceiling side by side."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.core.results import Row
+
+# Where stdout is a file or a pipe, rich assumes 80 columns and would cut the engines' names.
+PLAIN_WIDTH = 150
+
+
+def console() -> Console:
+    """A console on stdout."""
+    return Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False)
+
+
+def number(value: float) -> str:
+    """Three significant figures with thousands separators: 12,300, 87.1, 0.00512.
+
+    >>> number(12345.6), number(87.123), number(0.005123)
+    ('12,346', '87.1', '0.00512')
+    """
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:#.3g}".rstrip(".")
+
+
+def quality(row: Row) -> str:
+    """Recall and agreement with four digits, cosines with five (0.9908 against 0.99990 matters)."""
+    if row.quality is None:
+        return "-"
+    return f"{row.quality:.{5 if row.quality_name and 'cosine' in row.quality_name else 4}f}"
+
+
+def cells(row: Row) -> list[str]:
+    """The cells of one line, in the order of the table's columns."""
+    settings = " ".join(f"{key}={value}" for key, value in row.params.items() if key in ("ef", "storage"))
+    return [
+        f"{row.engine} {row.version}" + (f" ({settings})" if settings else ""),
+        number(row.value),
+        "-" if row.spread is None else f"{100 * row.spread:.0f} %",
+        "-" if row.p50 is None else number(row.p50),
+        "-" if row.p99 is None else number(row.p99),
+        quality(row),
+        "-" if row.share is None else f"{100 * row.share:.1f} %",
+        "-" if row.memory_bytes is None else f"{row.memory_bytes / 2**20:,.0f}",
+    ]
+
+
+def table(rows: Sequence[Row]) -> Table:
+    """The table of one group. Columns without any figure are left out."""
+    first = rows[0]
+    names = ["engine", first.unit, "spread", "p50 ms", "p99 ms", first.quality_name or "quality", "of ceiling", "MiB"]
+    body = [cells(row) for row in rows]
+    kept = [i for i in range(len(names)) if i < 2 or any(line[i] != "-" for line in body)]
+    ceiling = sorted({row.ceiling for row in rows if row.ceiling})
+    out = Table(title=f"{first.suite}: {first.group}\ndata: {first.data}", title_justify="left", title_style="bold", caption_justify="left")
+    out.caption = f"ceiling: {'; '.join(ceiling)}" if ceiling else None
+    for i in kept:
+        out.add_column(names[i], justify="left" if i == 0 else "right", no_wrap=True)
+    for row, line in zip(rows, body, strict=True):
+        out.add_row(*(line[i] for i in kept), style="bold" if row.ours else "")
+    return out
+
+
+def show(rows: Sequence[Row], out: Console) -> None:
+    """Prints the rows, one table per group, in the order in which the groups came."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row.group, []).append(row)
+    for members in groups.values():
+        out.print(table(members))
+        out.print()
