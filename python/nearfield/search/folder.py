@@ -24,8 +24,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nearfield._version import __version__
+from nearfield.arrays import as_matrix
 from nearfield.errors import FormatError, InputError
-from nearfield.search.encoders import TextEncoder
+from nearfield.progress import progress as show_progress
 from nearfield.types import FloatArray
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ MAX_INFO_BYTES = 1 << 20
 # Exact search over 20,000 rows of 384 float32 reads 31 MB, about 3 ms at 10 GB/s: less than encoding the query takes. Below that a graph
 # would save nothing that a user notices, and would give up exactness.
 FLAT_BELOW = 20_000
+# Rows added between two steps of the bar: about a second of graph building on two cores.
+ADD_BLOCK = 4_096
 
 
 @dataclass(frozen=True)
@@ -131,51 +134,57 @@ def write_index_folder(
     out: str | os.PathLike[str],
     doc_ids: Sequence[str],
     doc_texts: Sequence[str],
-    encoder: TextEncoder,
+    vectors: FloatArray,
     *,
     model: str | os.PathLike[str],
+    fingerprint: str,
     threads: int | None = None,
     progress: bool = False,
 ) -> IndexFolder:
-    """Encodes documents, builds the index that fits their number, and writes the folder.
+    """Builds the index that fits the number of documents and writes the folder.
 
     Below 20,000 documents the index is a FlatIndex (exact, and still faster than encoding the query), from there an HNSWIndex. The folder
     appears complete or not at all; an index folder that stands there is replaced, anything else is refused.
 
     Args:
         out: the folder to make.
-        doc_ids: unique ids.
+        doc_ids: unique ids, ``n`` of them.
         doc_texts: aligned with ``doc_ids``.
-        encoder: what encodes.
-        model: what to open it by again: an existing path (kept as an absolute one) or a name.
+        vectors: float32 ``(n, dim)``, aligned with ``doc_ids``.
+        model: what made the vectors: an existing path (kept as an absolute one) or a name.
+        fingerprint: the model's, kept so that no other model searches the index.
         threads: of the index; None takes the library's default.
-        progress: whether encoding shows itself on stderr.
+        progress: whether building shows itself on stderr.
 
     Raises:
-        InputError: no documents, ids that are not unique, ``out`` is something else, or it cannot be written.
+        InputError: no documents, ids that are not unique, numbers that differ, ``out`` is something else, or it cannot be written.
     """
-    out = Path(out)
-    if not doc_ids:
+    out = Path(out).resolve()
+    check_replaceable(out)
+    vectors = as_matrix(vectors, dim=None, what="vectors")
+    if not len(doc_ids):
         raise InputError("documents: none given, at least one expected")
-    if len(doc_ids) != len(doc_texts):
-        raise InputError(f"documents: {len(doc_ids)} ids and {len(doc_texts)} texts given, one text for each id expected")
+    if not len(doc_ids) == len(doc_texts) == len(vectors):
+        raise InputError(
+            f"documents: {len(doc_ids)} ids, {len(doc_texts)} texts and {len(vectors)} vectors given, as many of each expected"
+        )
     if len(set(doc_ids)) != len(doc_ids):
         raise InputError(f"documents: {len(doc_ids) - len(set(doc_ids))} ids stand twice, unique ids expected")
-    _check_target(out)
-    vectors = encoder.encode(doc_texts, kind="document", progress=progress)
     kind = "flat" if len(doc_ids) < FLAT_BELOW else "hnsw"
-    index = _index_class(kind)(encoder.dim, metric="cosine", threads=threads, fingerprint=encoder.fingerprint)
-    index.add(vectors, list(doc_ids))
+    index = _index_class(kind)(vectors.shape[1], metric="cosine", threads=threads, fingerprint=fingerprint)
+    with show_progress(f"indexing {len(doc_ids):,} documents", len(doc_ids), enabled=progress) as bar:
+        for start in range(0, len(doc_ids), ADD_BLOCK):
+            index.add(vectors[start : start + ADD_BLOCK], list(doc_ids[start : start + ADD_BLOCK]))
+            bar.advance(min(ADD_BLOCK, len(doc_ids) - start))
     with _replacing(out) as folder:
         index.save(folder / INDEX)
-        files = {TEXTS: _write_texts(folder, doc_ids, doc_texts), OFFSETS: _describe(folder / OFFSETS)}
+        texts = _write_texts(folder, doc_ids, doc_texts)
         info = {
             "format": FORMAT, "format_version": FORMAT_VERSION, "made_by": f"nearfield {__version__}", "kind": kind,
-            "model": os.path.abspath(model) if Path(model).exists() else os.fspath(model), "fingerprint": encoder.fingerprint,
-            "dim": encoder.dim, "documents": len(doc_ids), "backend": encoder.backend, "precision": encoder.precision,
-            "truncated": encoder.truncated, "files": files,
+            "model": os.path.abspath(model) if Path(model).exists() else os.fspath(model), "fingerprint": fingerprint,
+            "dim": vectors.shape[1], "documents": len(doc_ids), "files": {TEXTS: texts, OFFSETS: _describe(folder / OFFSETS)},
         }  # fmt: skip
-        _write(folder / INFO, (json.dumps(info, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass"))
+        _write(folder / INFO, (json.dumps(info, indent=1) + "\n").encode("ascii"))
     return IndexFolder(out, info, index)
 
 
@@ -212,14 +221,11 @@ def read_info(folder: Path) -> dict[str, Any]:
     return info
 
 
-def _index_class(kind: str) -> type[FlatIndex] | type[HNSWIndex]:
-    if kind == "flat":
-        from nearfield.index.flat import FlatIndex
-
-        return FlatIndex
+def _index_class(kind: str) -> type[FlatIndex | HNSWIndex]:
+    from nearfield.index.flat import FlatIndex
     from nearfield.index.hnsw import HNSWIndex
 
-    return HNSWIndex
+    return FlatIndex if kind == "flat" else HNSWIndex
 
 
 def _check_file(path: Path, entry: dict[str, Any], verify: bool) -> None:
@@ -234,8 +240,9 @@ def _check_file(path: Path, entry: dict[str, Any], verify: bool) -> None:
         raise FormatError(f"{path}: sha256 {digest[:16] if digest else ''}..., {entry['sha256'][:16]}... expected; changed or damaged")
 
 
-def _check_target(out: Path) -> None:
-    """Refuses, before any work, what must not be replaced."""
+def check_replaceable(out: str | os.PathLike[str]) -> None:
+    """Raises InputError unless ``out`` is absent, an empty folder or an index folder; for a caller that is about to do long work for it."""
+    out = Path(out)
     if out.is_dir() and any(out.iterdir()):
         try:
             read_info(out)
@@ -261,16 +268,14 @@ def _replacing(out: Path) -> Iterator[Path]:
         _sync(fresh)
         if out.exists():
             out.rename(old)
-        try:
-            fresh.rename(out)
-        except OSError:
-            if old.exists():
-                old.rename(out)
-            raise
+        fresh.rename(out)
         _sync(out.parent)
     except OSError as error:
         raise InputError(f"{out}: cannot be written ({error.strerror}): nothing was changed") from None
     finally:
+        # an interrupt between the two renames must not cost the old folder
+        if old.exists() and not out.exists():
+            old.rename(out)
         shutil.rmtree(fresh, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
 
