@@ -50,37 +50,44 @@ class TuneConfig:
     """Everything that decides a tuning run, besides the data and the base model.
 
     Attributes:
-        epochs: passes over the training pairs. 1: a small retriever takes most of its gain from the first pass and forgets more with each further one.
-        batch_size: pairs per step; every other document of the step is a negative. 64: enough negatives to learn from, and 64 documents of 128 tokens
-            keep a 22 M parameter model under 2 GiB of activations.
-        learning_rate: AdamW's peak rate. 5e-5: the upper end of what is usual for whole-model tuning; one pass is short, and weights are averaged with
-            the base afterwards, which forgives an over-long step better than an over-short one.
-        weight_decay: AdamW's decoupled decay, on matrices only (never biases or layer norms). 0.01: AdamW's own default; over one pass it hardly acts.
+        epochs: passes over the training pairs. 1: a small retriever takes most of its gain from the first pass and forgets more with each
+            further one.
+        batch_size: pairs per step; every other document of the step is a negative. 64: enough negatives to learn from, and 64 documents
+            of 128 tokens keep a 22 M parameter model under 2 GiB of activations.
+        learning_rate: AdamW's peak rate. 5e-5: the upper end of what is usual for whole-model tuning; one pass is short, and weights are
+            averaged with the base afterwards, which forgives an over-long step better than an over-short one.
+        weight_decay: AdamW's decoupled decay, on matrices only (never biases or layer norms). 0.01: AdamW's own default; over one pass it
+            hardly acts.
         max_grad_norm: the gradient's norm is cut to this. 1.0: the usual guard against a single odd batch.
         warmup_fraction: share of the steps over which the rate rises from 0. 0.1: Adam's second moments need some tens of steps to settle.
         decay: shape of the fall to 0 after warmup, "linear" or "cosine". linear: ends small for longer, which suits a single pass.
-        temperature: cosines are divided by this before the softmax. 0.05: the value that all-MiniLM and most sentence encoders were trained with (a scale of 20).
+        temperature: cosines are divided by this before the softmax. 0.05: the value that all-MiniLM and most sentence encoders were
+            trained with (a scale of 20).
         symmetric: also asks each document to find its query. False: retrieval asks in one direction only.
         hard_negatives: labelled negatives used per pair and step, rotating over the epochs. 1: each costs as much as a pair's own document.
         max_tokens_train: documents are cut to this many tokens in training and on the dev sub-corpus. 128: cost grows with length, and
             what a document is about is nearly always said by then. The finished model keeps the base's own length.
         max_tokens_query: the same for queries. 64: longer questions are rare.
-        dropout: 0.0: in one pass no pair is seen twice, so there is nothing to memorize; and measured on a 2-core AVX2 machine at 128 tokens, dropout
-            0.1 trains 6-9 documents a second, dropout 0 15.7.
-        chunk_rows: texts of a step are sorted by length and encoded this many at a time, each chunk padded to its own longest. 16: less padding;
-            the gradient is that of the whole batch.
+        dropout: 0.0: in one pass no pair is seen twice, so there is nothing to memorize; and measured on a 2-core AVX2 machine at 128
+            tokens, dropout 0.1 trains 6-9 documents a second, dropout 0 15.7.
+        chunk_rows: texts of a step are sorted by length and encoded this many at a time, each chunk padded to its own longest. 16: less
+            padding; the gradient is that of the whole batch.
         max_pairs: at most this many pairs, chosen by the seed; None takes all.
         seed: order of the pairs, choice of the sub-corpora, dropout.
         eval_every: share of the run between two evaluations on the dev sub-corpus. 0.25: four of them cost a small part of the time.
         patience: evaluations without a better dev nDCG@10 before the run stops; 0 never stops early. 2: one bad evaluation may be noise.
         dev_queries: queries of the dev (and guard) sub-corpus at most. 300: a paired difference of about a point shows.
         dev_documents: its documents at most, unless the positives alone are more. 1000: about 25 s an evaluation at 40 documents a second.
-        merge_alphas: shares of the tuned weights tried in base + alpha * (tuned - base). 0 (the base) and 1 (the tuned model) are always measured.
-        merge_trials: alphas between 0 and 1 that are really encoded, the most promising first (see ``nearfield.tune.merge``). 3: each costs one evaluation.
+        merge_alphas: shares of the tuned weights tried in base + alpha * (tuned - base). 0 (the base) and 1 (the tuned model) are always
+            measured.
+        merge_trials: alphas between 0 and 1 that are really encoded, the most promising first (see ``nearfield.tune.merge``). 3: each
+            costs one evaluation.
         guard_max_drop: how far nDCG@10 (0 to 1) may fall on the guard set in the final verdict. 0.01: one point.
         guard_margin: how much of that is held back when alpha is chosen on the guard's dev split, for the difference between splits. 0.005.
-        checkpoint_minutes: time between checkpoints. 5: a checkpoint of a 22 M parameter model is 270 MB and takes about a second; 0 writes one every step.
-        dtype: "bfloat16" trains in mixed precision, "float32" does not, "auto" takes bfloat16 where the hardware has matrix instructions for it.
+        checkpoint_minutes: time between checkpoints. 5: a checkpoint of a 22 M parameter model is 270 MB and takes about a second; 0
+            writes one every step.
+        dtype: "bfloat16" trains in mixed precision, "float32" does not, "auto" takes bfloat16 where the hardware has matrix instructions
+            for it.
         device: "auto" takes the GPU where there is one.
 
     Raises:

@@ -15,11 +15,13 @@ def info_nce(
     temperature: float,
     symmetric: bool = False,
 ) -> torch.Tensor:
-    """Returns the mean cross-entropy of finding each query's document among the documents of the step (InfoNCE, https://arxiv.org/abs/1807.03748).
+    """Returns the mean cross-entropy of finding each query's document among the documents of the step (InfoNCE,
+    https://arxiv.org/abs/1807.03748).
 
     With s(i, j) the cosine of query i and document j, row i contributes
-    ``-log(exp(s(i, target_i) / t) / sum_j exp(s(i, j) / t))``, where j runs over the target and every document that is *not* relevant to the query.
-    The paper draws negatives independently; here they are the other rows' documents, so relevant ones must be left out by hand.
+    ``-log(exp(s(i, target_i) / t) / sum_j exp(s(i, j) / t))``, where j runs over the target and every document that is *not* relevant to
+    the query. The paper draws negatives independently; here they are the other rows' documents, so relevant ones must be left out by
+    hand.
 
     Args:
         queries: ``(B, d)`` floating; need not be normalized (cosines are taken here, in float32).

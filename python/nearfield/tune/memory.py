@@ -15,8 +15,8 @@ def keep_freed_memory() -> bool:
     """Asks glibc to keep blocks of up to 1 GiB for reuse; returns whether it agreed (False on other systems, where nothing is changed).
 
     A step allocates and frees the same few hundred megabytes of activations; mapped and unmapped each time, every page faults again.
-    Measured on 2 AVX2 cores, all-MiniLM at batch 64 and 128 tokens with dropout: 6.3 to 10 texts a second; without dropout a small gain and less variance.
-    The setting belongs to the process and is not undone: the heap stays at its peak size until the process ends.
+    Measured on 2 AVX2 cores, all-MiniLM at batch 64 and 128 tokens with dropout: 6.3 to 10 texts a second; without dropout a small gain
+    and less variance. The setting belongs to the process and is not undone: the heap stays at its peak size until the process ends.
 
     >>> keep_freed_memory() in (True, False)
     True

@@ -8,7 +8,8 @@ from nearfield.config import Decay
 
 
 def rate_at(step: int, total: int, *, peak: float, warmup_fraction: float, decay: Decay) -> float:
-    """Returns the learning rate of step ``step`` (0 <= step < total): a linear rise to ``peak``, then a fall that would reach 0 at ``total``.
+    """Returns the learning rate of step ``step`` (0 <= step < total): a linear rise to ``peak``, then a fall that would reach 0 at
+    ``total``.
 
     The first step already moves (rate peak / warmup steps), the last one still does.
 

@@ -1,0 +1,96 @@
+"""Which pairs make up which step: a pure function of seed and step, so that a resumed run sees what an uninterrupted one would."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nearfield.config import TuneConfig
+from nearfield.tune.pairs import TokenIds, TrainingPairs
+from nearfield.types import BoolArray, IntArray
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step: ``B`` pairs over distinct texts, so that nothing is encoded twice.
+
+    Attributes:
+        queries: token ids of the distinct queries.
+        documents: token ids of the ``C`` distinct documents: the pairs' own, then labelled negatives.
+        query_of: ``(B,)`` int64, each pair's place in ``queries``.
+        target: ``(B,)`` int64, each pair's place in ``documents``.
+        relevant: ``(B, C)`` bool, True where the document is relevant to the pair's query.
+    """
+
+    queries: list[TokenIds]
+    documents: list[TokenIds]
+    query_of: IntArray
+    target: IntArray
+    relevant: BoolArray
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+
+class Batches:
+    """The steps of a run; ``batches[step]`` for 0 <= step < len(batches).
+
+    Each epoch is a new permutation of all pairs, cut into equal parts of at most ``batch_size`` (they differ by one pair at most: a short
+    last batch would have fewer negatives than the others).
+    """
+
+    def __init__(self, pairs: TrainingPairs, config: TuneConfig) -> None:
+        self.pairs, self.config = pairs, config
+        self.per_epoch = -(-len(pairs.pairs) // config.batch_size)
+        self._epoch, self._parts = -1, [np.empty(0, np.int64)]
+
+    def __len__(self) -> int:
+        return self.per_epoch * self.config.epochs
+
+    def __getitem__(self, step: int) -> Batch:
+        epoch, part = divmod(step, self.per_epoch)
+        if epoch != self._epoch:
+            order = np.random.default_rng((self.config.seed, epoch)).permutation(len(self.pairs.pairs))
+            self._epoch, self._parts = epoch, np.array_split(order, self.per_epoch)
+        return self._assemble(self.pairs.pairs[self._parts[part]], epoch)
+
+    def pairs_before(self, step: int) -> int:
+        """How many pairs the steps before ``step`` hold."""
+        epochs, part = divmod(step, self.per_epoch)
+        whole = len(self.pairs.pairs)
+        return epochs * whole + sum(len(rows) for rows in np.array_split(np.empty(whole), self.per_epoch)[:part])
+
+    def _assemble(self, pairs: IntArray, epoch: int) -> Batch:
+        query_rows, query_of = np.unique(pairs[:, 0], return_inverse=True)
+        places: dict[int, int] = {}
+        target = np.array([places.setdefault(int(row), len(places)) for row in pairs[:, 1]], np.int64)
+        for query_row in pairs[:, 0]:
+            for row in _rotating(self.pairs.negatives[query_row], self.config.hard_negatives, epoch):
+                places.setdefault(row, len(places))
+        relevant = np.zeros((len(pairs), len(places)), np.bool_)
+        for i, query_row in enumerate(pairs[:, 0]):
+            known = self.pairs.relevant[query_row]
+            relevant[i] = [row in known for row in places]
+        queries = [self.pairs.queries[row] for row in query_rows]
+        return Batch(queries, [self.pairs.documents[row] for row in places], query_of.reshape(-1).astype(np.int64), target, relevant)
+
+
+def _rotating(rows: Sequence[int], count: int, epoch: int) -> list[int]:
+    """Takes ``count`` of the rows, beginning where the previous epoch stopped."""
+    take = min(count, len(rows))
+    return [rows[(epoch * take + i) % len(rows)] for i in range(take)]
+
+
+def length_chunks(lengths: Sequence[int], rows: int) -> Iterator[IntArray]:
+    """Yields the positions of texts, longest first, ``rows`` at a time, so that texts padded together have about the same length.
+
+    Longest first: the largest allocation comes first and the rest fits into it.
+
+    >>> [chunk.tolist() for chunk in length_chunks([3, 9, 4], 2)]
+    [[1, 2], [0]]
+    """
+    order = np.argsort(-np.asarray(lengths, np.int64), kind="stable")
+    for start in range(0, len(order), rows):
+        yield order[start : start + rows]

@@ -1,0 +1,44 @@
+"""Token ids to vectors through a torch tower, with little padding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from nearfield.encode.tower import Tower
+from nearfield.tune.batches import length_chunks
+from nearfield.tune.pairs import TokenIds
+from nearfield.types import FloatArray
+
+
+def embed(tower: Tower, ids: Sequence[TokenIds], *, chunk_rows: int, dtype: str) -> torch.Tensor:
+    """Returns ``(n, dim)`` vectors in the order of ``ids``, on the tower's device, in float32; gradients flow through.
+
+    Texts are sorted by length and encoded ``chunk_rows`` at a time, each chunk padded to its own longest: the vectors (and so the loss
+    over all of them) are those of one large batch, for a fraction of its padding.
+
+    Args:
+        tower: the model.
+        ids: token ids with special tokens, n >= 1.
+        chunk_rows: texts padded together.
+        dtype: "float32", or "bfloat16" for autocast.
+    """
+    device = next(tower.model.parameters()).device
+    parts, positions = [], []
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == "bfloat16"):
+        for chunk in length_chunks([len(row) for row in ids], chunk_rows):
+            input_ids, mask = tower.tokenizer.pad([ids[i] for i in chunk])
+            parts.append(tower(torch.from_numpy(input_ids).to(device), torch.from_numpy(mask).to(device)).float())
+            positions.append(chunk)
+    back = np.argsort(np.concatenate(positions), kind="stable")
+    return torch.cat(parts)[torch.from_numpy(back).to(device)]
+
+
+def vectors_of(tower: Tower, ids: Sequence[TokenIds], *, chunk_rows: int, dtype: str) -> FloatArray:
+    """``embed`` without gradients, as normalized float32 rows ``(n, dim)`` in numpy."""
+    with torch.inference_mode():
+        rows = torch.nn.functional.normalize(embed(tower, ids, chunk_rows=chunk_rows, dtype=dtype), dim=-1)
+    result: FloatArray = rows.cpu().numpy()
+    return result

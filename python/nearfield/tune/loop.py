@@ -1,0 +1,258 @@
+"""The training loop: steps, dev scores, early stopping, checkpoints."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from nearfield.config import TuneConfig
+from nearfield.encode.tower import Tower
+from nearfield.errors import InputError
+from nearfield.progress import Bar
+from nearfield.tune.batches import Batches
+from nearfield.tune.checkpoints import CheckpointStore, Tensors
+from nearfield.tune.devset import DevSet
+from nearfield.tune.embed import embed, vectors_of
+from nearfield.tune.interrupts import finish_first
+from nearfield.tune.losses import info_nce
+from nearfield.tune.schedule import evaluation_steps, rate_at
+from nearfield.types import FloatArray
+
+Vectors = tuple[FloatArray, FloatArray]
+
+
+@dataclass
+class RunState:
+    """What a run remembers besides weights, optimizer and random state; goes into a checkpoint as JSON.
+
+    Attributes:
+        step: finished steps.
+        scored: the last step after which dev was scored; -1 before the first.
+        best_step: the step with the best dev score, -1 before the first; ``best`` is that nDCG@10.
+        stale: scores since the best one.
+        stopped: True once early stopping has ended the run.
+        loss_sum, loss_steps: the loss since the last score.
+        seconds: time spent training, over all sessions; ``scoring_seconds`` of them scoring dev.
+        history: one entry per score.
+    """
+
+    step: int = 0
+    scored: int = -1
+    best_step: int = -1
+    best: float = -1.0
+    stale: int = 0
+    stopped: bool = False
+    loss_sum: float = 0.0
+    loss_steps: int = 0
+    seconds: float = 0.0
+    scoring_seconds: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Trainer:
+    """One run over ``batches``; ``run()`` leaves the best weights in the store and in ``tower``.
+
+    Args:
+        tower: the base model on its device; trained in place.
+        batches: the steps.
+        dev: the sub-corpus that decides early stopping.
+        config: the run's options.
+        store: opened; with ``resume`` its checkpoint is taken up.
+        dtype: "float32" or "bfloat16".
+        resume: whether the store has a checkpoint to go on from.
+    """
+
+    def __init__(
+        self, tower: Tower, batches: Batches, dev: DevSet, config: TuneConfig, store: CheckpointStore, *, dtype: str, resume: bool
+    ) -> None:
+        self.tower, self.batches, self.dev, self.config, self.store, self.dtype = tower, batches, dev, config, store, dtype
+        self.parameters = {name: p for name, p in tower.model.named_parameters() if p.requires_grad}
+        self.optimizer = make_optimizer(self.parameters, config)
+        self.state = RunState()
+        self.points = evaluation_steps(len(batches), config.eval_every) | {0}
+        self.vectors: dict[int, Vectors] = {}  # the dev vectors at steps 0 and best_step, for the merge
+        self._started = self._saved = time.monotonic()
+        if resume:
+            self._take_up()
+
+    def run(self, bar: Bar) -> None:
+        """Trains to the end or to early stopping; ``bar`` counts pairs.
+
+        Raises:
+            InputError: a loss or a gradient that is not finite; the last good state is saved.
+            KeyboardInterrupt: after saving; the message says how to go on.
+        """
+        self._started = self._saved = time.monotonic()
+        bar.advance(self.batches.pairs_before(self.state.step))
+        random = _random_state(self.tower.device)
+        try:
+            while True:
+                if self.state.step in self.points and self.state.scored < self.state.step:
+                    self._score(bar)
+                if self.state.stopped or self.state.step == len(self.batches):
+                    break
+                random = _random_state(self.tower.device)
+                self._step(bar)
+                random = _random_state(self.tower.device)
+                if time.monotonic() - self._saved >= 60 * self.config.checkpoint_minutes:
+                    self._save(random)
+        except KeyboardInterrupt:
+            with finish_first():
+                self._save(random)
+            raise KeyboardInterrupt(
+                f"stopped after step {self.state.step} of {len(self.batches)}; resume continues there, from {self.store.work}"
+            ) from None
+        self._save(random)
+
+    def best_weights(self) -> Tensors:
+        """The weights with the best dev score after training has begun."""
+        return self.store.load_best(self.state.best_step)
+
+    def _step(self, bar: Bar) -> None:
+        state = self.state
+        batch = self.batches[state.step]
+        rate = rate_at(
+            state.step,
+            len(self.batches),
+            peak=self.config.learning_rate,
+            warmup_fraction=self.config.warmup_fraction,
+            decay=self.config.decay,
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        vectors = embed(self.tower, batch.queries + batch.documents, chunk_rows=self.config.chunk_rows, dtype=self.dtype)
+        device = vectors.device
+        queries, documents = vectors[: len(batch.queries)], vectors[len(batch.queries) :]
+        loss = info_nce(
+            queries[torch.from_numpy(batch.query_of).to(device)],
+            documents,
+            torch.from_numpy(batch.target).to(device),
+            torch.from_numpy(batch.relevant).to(device),
+            temperature=self.config.temperature,
+            symmetric=self.config.symmetric,
+        )
+        self._refuse_unless_finite(float(loss), "loss")
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.config.max_grad_norm)
+        self._refuse_unless_finite(float(norm), "gradient norm")
+        with finish_first():
+            self.optimizer.step()
+            state.step += 1
+            state.loss_sum += float(loss)
+            state.loss_steps += 1
+        bar.advance(len(batch), note=self._note(float(loss)))
+
+    def _score(self, bar: Bar) -> None:
+        state, began = self.state, time.monotonic()
+        vectors = self.dev_vectors()
+        score = self.dev.ndcg(*vectors)
+        with finish_first():
+            state.scoring_seconds += time.monotonic() - began
+            if state.step == 0:
+                self.vectors[0] = vectors
+            elif score > state.best:
+                self.store.save_best(state.step, model_weights(self.tower))
+                self.vectors = {step: kept for step, kept in self.vectors.items() if step == 0} | {state.step: vectors}
+                state.best, state.best_step, state.stale = score, state.step, 0
+            else:
+                state.stale += 1
+                state.stopped = 0 < self.config.patience <= state.stale
+            loss = state.loss_sum / state.loss_steps if state.loss_steps else None
+            state.history.append({"kind": "train", "step": state.step, "loss": loss, "dev_ndcg": score, "seconds": self._seconds()})
+            state.loss_sum, state.loss_steps, state.scored = 0.0, 0, state.step
+        bar.advance(0, note=self._note(loss))
+
+    def dev_vectors(self) -> Vectors:
+        """The dev sub-corpus' vectors under the present weights: (queries, documents)."""
+        return encode_devset(self.tower, self.dev, self.config, self.dtype)
+
+    def _note(self, loss: float | None) -> str:
+        parts = [f"loss {loss:.3f}"] if loss is not None else []
+        return ", ".join([*parts, *(f"dev nDCG@10 {entry['dev_ndcg']:.3f}" for entry in self.state.history[-1:])])
+
+    def _refuse_unless_finite(self, value: float, what: str) -> None:
+        if math.isfinite(value):
+            return
+        folder = self._save(_random_state(self.tower.device))
+        raise InputError(
+            f"training: the {what} is {value} at step {self.state.step + 1} of {len(self.batches)}: lower learning_rate "
+            f"({self.config.learning_rate:g} now) or look for broken texts; the last good weights are in {folder}"
+        )
+
+    def _seconds(self) -> float:
+        return self.state.seconds + time.monotonic() - self._started
+
+    def _save(self, random: Tensors) -> Any:
+        self.state.seconds, self._started = self._seconds(), time.monotonic()
+        folder = self.store.save(
+            model_weights(self.tower), optimizer_tensors(self.optimizer, self.parameters) | random, dataclasses.asdict(self.state)
+        )
+        self._saved = time.monotonic()
+        return folder
+
+    def _take_up(self) -> None:
+        weights, tensors, state = self.store.load()
+        self.state = RunState(**state)
+        self.tower.model.load_state_dict(weights)
+        _set_random_state({name: tensors.pop(name) for name in list(tensors) if name.startswith("random.")})
+        load_optimizer(self.optimizer, self.parameters, tensors)
+
+
+def encode_devset(tower: Tower, dev: DevSet, config: TuneConfig, dtype: str) -> Vectors:
+    """Encodes a sub-corpus without dropout: (queries, documents), normalized rows."""
+    training = tower.training
+    tower.eval()
+    try:
+        # Twice the rows of training: nothing is kept for a backward pass, and longer matrices run a little faster.
+        rows = 2 * config.chunk_rows
+        queries = vectors_of(tower, dev.queries, chunk_rows=rows, dtype=dtype)
+        return queries, vectors_of(tower, dev.documents, chunk_rows=rows, dtype=dtype)
+    finally:
+        tower.train(training)
+
+
+def model_weights(tower: Tower) -> Tensors:
+    """The model's tensors by name; they are the live ones, not copies."""
+    return dict(tower.model.state_dict())
+
+
+def make_optimizer(parameters: dict[str, torch.nn.Parameter], config: TuneConfig) -> torch.optim.AdamW:
+    """AdamW with weight decay on matrices only: biases and layer norms have one dimension, and pulling them to 0 only distorts."""
+    groups = [
+        {"params": [p for p in parameters.values() if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters.values() if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=config.learning_rate)
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, parameters: dict[str, torch.nn.Parameter]) -> Tensors:
+    """AdamW's state as named tensors: ``<parameter>|exp_avg`` and so on."""
+    return {f"{name}|{key}": value for name, p in parameters.items() for key, value in optimizer.state.get(p, {}).items()}
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, parameters: dict[str, torch.nn.Parameter], tensors: Tensors) -> None:
+    """Puts back what ``optimizer_tensors`` gave."""
+    of_parameter: dict[str, Tensors] = {}
+    for name, tensor in tensors.items():
+        parameter, _, key = name.rpartition("|")
+        of_parameter.setdefault(parameter, {})[key] = tensor
+    place = {id(p): i for i, p in enumerate(p for group in optimizer.param_groups for p in group["params"])}
+    state = {place[id(parameters[name])]: values for name, values in of_parameter.items()}
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _random_state(device: torch.device) -> Tensors:
+    states = {"random.cpu": torch.get_rng_state()}
+    return states | {"random.cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else states
+
+
+def _set_random_state(states: Tensors) -> None:
+    torch.set_rng_state(states["random.cpu"])
+    if "random.cuda" in states:
+        torch.cuda.set_rng_state(states["random.cuda"])

@@ -1,0 +1,89 @@
+"""How much of the tuned model to keep: weights between base and tuned, chosen on dev, held back by the guard.
+
+Averaging the weights of a tuned model with those it started from keeps most of the gain and gives back most of what was forgotten
+(https://arxiv.org/abs/2109.01903 for images, https://arxiv.org/abs/2311.13534 for text vectors). A point on the line costs one encoding
+of the sub-corpora. To spend few of them, the vectors themselves are averaged first, which is free and close as long as the two models
+are; only the most promising points are then encoded with really averaged weights, and only those can be chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from nearfield.types import FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """nDCG@10 (0 to 1) at one alpha; ``guard`` is None where there is no guard set."""
+
+    alpha: float
+    dev: float
+    guard: float | None
+
+
+def interpolate(base: dict[str, torch.Tensor], tuned: dict[str, torch.Tensor], alpha: float) -> dict[str, torch.Tensor]:
+    """Returns ``(1 - alpha) * base + alpha * tuned`` for floating tensors, the tuned one for others; 0 and 1 are exact copies.
+
+    >>> interpolate({"w": torch.zeros(1)}, {"w": torch.ones(1)}, 0.25)["w"].item()
+    0.25
+    """
+    if alpha in (0.0, 1.0):
+        return {name: tensor.clone() for name, tensor in (tuned if alpha else base).items()}
+    return {name: torch.lerp(base[name], tensor, alpha) if tensor.is_floating_point() else tensor.clone() for name, tensor in tuned.items()}
+
+
+def blend(base: FloatArray, tuned: FloatArray, alpha: float) -> FloatArray:
+    """Returns the normalized ``(1 - alpha) * base + alpha * tuned`` of two ``(n, dim)`` arrays: a guess of what merged weights give."""
+    mixed = (1 - alpha) * base + alpha * tuned
+    normalized: FloatArray = (mixed / np.maximum(np.linalg.norm(mixed, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+    return normalized
+
+
+def choose_alpha(
+    base: Point,
+    tuned: Point,
+    alphas: Iterable[float],
+    *,
+    guess: Callable[[float], Point],
+    measure: Callable[[float], Point],
+    trials: int,
+    allowed_drop: float,
+) -> tuple[Point, list[Point]]:
+    """Picks the alpha with the best dev score among the measured ones whose guard score is within ``allowed_drop`` of the base.
+
+    Ties go to the smaller alpha (nearer to the base). Where no alpha of the list passes, the base (alpha 0) is the answer.
+
+    Args:
+        base: the measured point at 0.
+        tuned: the measured point at 1.
+        alphas: the alphas that may be chosen; 0 and 1 only if they are among them.
+        guess: a free estimate of a point, which decides the order of measuring.
+        measure: the true point.
+        trials: points between 0 and 1 to measure at most.
+        allowed_drop: of the guard's nDCG@10, >= 0.
+
+    Returns:
+        (the chosen point, all measured points by alpha).
+    """
+
+    def passes(point: Point) -> bool:
+        return point.guard is None or base.guard is None or point.guard >= base.guard - allowed_drop
+
+    measured = {0.0: base, 1.0: tuned}
+    waiting = [guess(alpha) for alpha in alphas if 0 < alpha < 1]
+    for _ in range(trials):
+        # The guard falls as alpha grows: beyond a point that failed there is nothing to find.
+        limit = min((point.alpha for point in measured.values() if not passes(point)), default=2.0)
+        waiting = [point for point in waiting if point.alpha < limit and point.alpha not in measured]
+        if not waiting:
+            break
+        next_one = max(waiting, key=lambda point: (passes(point), point.dev if passes(point) else -point.alpha, -point.alpha))
+        measured[next_one.alpha] = measure(next_one.alpha)
+    fit = [point for point in measured.values() if point.alpha in set(alphas) and passes(point)]
+    chosen = max(fit, key=lambda point: (point.dev, -point.alpha)) if fit else base
+    return chosen, [measured[alpha] for alpha in sorted(measured)]

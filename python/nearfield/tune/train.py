@@ -1,0 +1,272 @@
+"""Tuning a model from a dataset: train, then choose how much of the tuned weights to keep, then save."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nearfield.config import TuneConfig
+from nearfield.data.dataset import Dataset
+from nearfield.encode.spec import read_spec, weights_folder
+from nearfield.encode.tokenize import TextTokenizer
+from nearfield.encode.tower import Tower
+from nearfield.errors import InputError
+from nearfield.progress import progress as show_progress
+from nearfield.tune.batches import Batches
+from nearfield.tune.checkpoints import CheckpointStore, Tensors
+from nearfield.tune.devset import DevSet, choose_devset
+from nearfield.tune.loop import Trainer, Vectors, encode_devset, model_weights
+from nearfield.tune.memory import keep_freed_memory
+from nearfield.tune.merge import Point, blend, choose_alpha, interpolate
+from nearfield.tune.pairs import Tokenize, training_pairs
+from nearfield.tune.precision import choose_device, choose_dtype
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run made.
+
+    Attributes:
+        model: a sentence-transformers folder with the chosen weights.
+        alpha: the share of the tuned weights in them: 0 is the base, 1 the tuned model.
+        history: in order, an entry per dev score (kind "train": step, mean loss since the last, dev_ndcg, seconds) and per measured merge
+            (kind "merge": alpha, dev_ndcg, guard_ndcg).
+        dev: nDCG@10 on the dev sub-corpus: base, tuned (the best checkpoint), chosen; its queries and documents; scoring_share, the
+            share of the training time spent on scoring it.
+        guard: the same three on the guard's dev sub-corpus and the allowed_drop; None without one.
+        steps: optimizer steps of the run; ``best_step`` the one whose weights were kept.
+        pairs: training pairs of one epoch.
+        seconds: time of training and merging, over all sessions of a resumed run.
+        pairs_per_second: training alone, without scoring.
+        dtype, dtype_reason: "float32" or "bfloat16", and why.
+        notes: what a user should know about the run, one line each.
+    """
+
+    model: Path
+    alpha: float
+    history: list[dict[str, Any]]
+    dev: dict[str, Any]
+    guard: dict[str, Any] | None
+    steps: int
+    best_step: int
+    pairs: int
+    seconds: float
+    pairs_per_second: float
+    dtype: str
+    dtype_reason: str
+    notes: list[str]
+
+
+def train(
+    dataset: Dataset,
+    base: Path,
+    config: TuneConfig,
+    *,
+    work: Path,
+    guard: Dataset | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> TrainResult:
+    """Tunes ``base`` on the ``train`` split and returns the weights that do best on ``dev`` without losing more than allowed on the guard.
+
+    The same data, config, base, machine and thread count give the same weights, resumed or not. The caller's random state is left alone.
+
+    Args:
+        dataset: with ``train`` and ``dev`` splits.
+        base: a model folder that ``Tower.load`` reads.
+        config: see ``TuneConfig``.
+        work: folder for checkpoints and the result (``work/model``); about four times the model's size.
+        guard: general knowledge to keep, with a ``dev`` split; None lets dev alone decide.
+        resume: goes on from the checkpoint in ``work``; begins anew where there is none.
+        progress: shows a bar on stderr.
+
+    Raises:
+        InputError: a split is missing or has nothing usable, the loss is not finite, or ``work`` holds another run than the one to resume.
+        KeyboardInterrupt: Ctrl-C; a checkpoint was saved first.
+    """
+    base, work = Path(base), Path(work)
+    device = choose_device(config.device)
+    dtype, reason = choose_dtype(config.dtype, device)
+    query_ids_of, doc_ids_of = _tokenizers(base, config)
+    pairs = training_pairs(dataset, config, query_ids_of=query_ids_of, doc_ids_of=doc_ids_of)
+    dev = choose_devset(dataset, config, query_ids_of=query_ids_of, doc_ids_of=doc_ids_of)
+    guard_dev, notes = _guard_devset(guard, config, query_ids_of, doc_ids_of)
+    identity = {
+        "config": config.to_dict(), "data": dataset.fingerprint, "base": fingerprint_of(base), "dtype": dtype, "device": device,
+    }  # fmt: skip
+    store = CheckpointStore(work, identity)
+    keep_freed_memory()
+    with _repeatable(config.seed, device):
+        tower = _load(base, device)
+        base_weights = {name: tensor.clone() for name, tensor in model_weights(tower).items()}
+        _set_dropout(tower, config.dropout)
+        batches = Batches(pairs, config)
+        trainer = Trainer(tower, batches, dev, config, store, dtype=dtype, resume=store.open(resume=resume))
+        total = len(pairs.pairs) * config.epochs
+        with show_progress(f"tuning on {total:,} pairs ({dtype})", total, enabled=progress) as bar:
+            trainer.run(bar)
+        tower.eval()
+        began = time.monotonic()
+        chosen, points = _merge(trainer, base_weights, guard_dev, progress=progress)
+        model = _save_model(tower, work / "model")
+    state = trainer.state
+    if state.stopped:
+        notes.append(f"stopped early after step {state.step} of {len(batches)}: dev nDCG@10 was best at step {state.best_step}")
+    merged = [{"kind": "merge", "alpha": p.alpha, "dev_ndcg": p.dev, "guard_ndcg": p.guard} for p in points]
+    training = max(state.seconds - state.scoring_seconds, 1e-9)
+    return TrainResult(
+        model=model,
+        alpha=chosen.alpha,
+        history=state.history + merged,
+        dev=_summary(points, chosen, "dev") | {
+            "queries": len(dev.queries), "documents": len(dev.documents), "scoring_share": state.scoring_seconds / max(state.seconds, 1e-9),
+        },
+        guard=None if guard_dev is None else _summary(points, chosen, "guard") | {
+            "queries": len(guard_dev.queries), "documents": len(guard_dev.documents), "allowed_drop": _allowed_drop(config),
+        },
+        steps=state.step,
+        best_step=state.best_step,
+        pairs=len(pairs.pairs),
+        seconds=state.seconds + time.monotonic() - began,
+        pairs_per_second=batches.pairs_before(state.step) / training,
+        dtype=dtype,
+        dtype_reason=reason,
+        notes=notes,
+    )  # fmt: skip
+
+
+def fingerprint_of(base: Path) -> str:
+    """sha256 of what makes vectors in a model folder: configuration, tokenizer and weights."""
+    digest = hashlib.sha256(repr(read_spec(base)).encode())
+    inner = weights_folder(base)
+    for path in sorted([inner / "config.json", inner / "tokenizer.json", *inner.glob("*.safetensors")]):
+        with path.open("rb") as file:
+            digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _tokenizers(base: Path, config: TuneConfig) -> tuple[Tokenize, Tokenize]:
+    """Texts to token ids as the tower would make them, but cut to the lengths of training: (queries, documents)."""
+    spec, path = read_spec(base), weights_folder(base) / "tokenizer.json"
+
+    def make(kind: str, limit: int) -> Tokenize:
+        tokenizer, prompt = TextTokenizer(path, min(limit, spec.max_tokens)), spec.prompts[kind]
+        return lambda texts: tokenizer([prompt + text for text in texts]).ids
+
+    return make("query", config.max_tokens_query), make("document", config.max_tokens_train)
+
+
+def _guard_devset(
+    guard: Dataset | None, config: TuneConfig, query_ids_of: Tokenize, doc_ids_of: Tokenize
+) -> tuple[DevSet | None, list[str]]:
+    if guard is None:
+        return None, []
+    if not guard.qrels.get("dev"):
+        return None, [f"the guard {guard.name} has no dev split, so it had no say in how much of the base is kept"]
+    return choose_devset(guard, config, query_ids_of=query_ids_of, doc_ids_of=doc_ids_of), []
+
+
+def _load(base: Path, device: str) -> Tower:
+    """The base with torch's fused attention, which trains 15 % faster here, or without where its architecture has no such form."""
+    try:
+        return Tower.load(base, device=device, attention="sdpa")
+    except InputError as error:
+        if "scaled_dot_product_attention" not in str(error):
+            raise
+        return Tower.load(base, device=device)
+
+
+def _set_dropout(tower: Tower, rate: float) -> None:
+    """At rate 0 the model stays in evaluation mode, which switches off every form of dropout an architecture may have."""
+    tower.train(rate > 0)
+    for module in tower.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = rate
+
+
+@contextmanager
+def _repeatable(seed: int, device: str) -> Iterator[None]:
+    """Seeds torch and asks it for repeatable kernels; puts both back afterwards."""
+    from torch.utils import deterministic
+
+    settings: Any = deterministic
+    before, fill = torch.are_deterministic_algorithms_enabled(), settings.fill_uninitialized_memory
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device == "cuda" else []):
+        torch.manual_seed(seed)
+        # warn_only: a GPU kernel without a repeatable form is no reason to fail. Filling fresh memory with NaN is a debugging aid that
+        # costs time.
+        torch.use_deterministic_algorithms(device == "cpu" or before, warn_only=True)
+        settings.fill_uninitialized_memory = False
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(before)
+            settings.fill_uninitialized_memory = fill
+
+
+def _allowed_drop(config: TuneConfig) -> float:
+    return max(config.guard_max_drop - config.guard_margin, 0.0)
+
+
+def _merge(trainer: Trainer, base: Tensors, guard: DevSet | None, *, progress: bool) -> tuple[Point, list[Point]]:
+    """Chooses alpha and leaves the merged weights in the trainer's tower."""
+    tower, config, dev = trainer.tower, trainer.config, trainer.dev
+    tuned = {name: tensor.to(tower.device) for name, tensor in trainer.best_weights().items()}
+    steps = 2 + min(config.merge_trials, sum(0 < alpha < 1 for alpha in config.merge_alphas))
+    with show_progress("merging with the base", steps, enabled=progress) as bar:
+
+        def use(alpha: float) -> None:
+            tower.model.load_state_dict(interpolate(base, tuned, alpha))
+
+        def encode(alpha: float, known: Vectors | None = None) -> tuple[Vectors, Vectors | None]:
+            use(alpha)
+            dev_vectors = known or trainer.dev_vectors()
+            guard_vectors = encode_devset(tower, guard, config, trainer.dtype) if guard else None
+            bar.advance(1)
+            return dev_vectors, guard_vectors
+
+        def point(alpha: float, dev_vectors: Vectors, guard_vectors: Vectors | None) -> Point:
+            return Point(alpha, dev.ndcg(*dev_vectors), guard.ndcg(*guard_vectors) if guard and guard_vectors else None)
+
+        at_base = encode(0.0, trainer.vectors.get(0))
+        at_tuned = encode(1.0, trainer.vectors.get(trainer.state.best_step))
+        chosen, points = choose_alpha(
+            point(0.0, *at_base),
+            point(1.0, *at_tuned),
+            config.merge_alphas,
+            guess=lambda alpha: point(alpha, *(_blend(low, high, alpha) for low, high in zip(at_base, at_tuned, strict=True))),
+            measure=lambda alpha: point(alpha, *encode(alpha)),
+            trials=config.merge_trials,
+            allowed_drop=_allowed_drop(config),
+        )
+        use(chosen.alpha)
+    return chosen, points
+
+
+def _blend(low: Vectors | None, high: Vectors | None, alpha: float) -> Any:
+    if low is None or high is None:
+        return None
+    return blend(low[0], high[0], alpha), blend(low[1], high[1], alpha)
+
+
+def _summary(points: list[Point], chosen: Point, name: str) -> dict[str, Any]:
+    return {"base": getattr(points[0], name), "tuned": getattr(points[-1], name), "chosen": getattr(chosen, name)}
+
+
+def _save_model(tower: Tower, folder: Path) -> Path:
+    """Replaces ``folder`` by the tower, complete or not at all."""
+    part = folder.with_name(f".{folder.name}.part")
+    for path in (part, folder):
+        if path.is_dir():
+            shutil.rmtree(path)
+    tower.save(part)
+    part.rename(folder)
+    return folder
