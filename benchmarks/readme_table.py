@@ -20,6 +20,8 @@ from benchmarks.core.tables import number, quality
 BEGIN, END = "<!-- figures:begin -->", "<!-- figures:end -->"
 ORDER = ("encode", "score", "search")
 COMMAND = "python -m benchmarks.readme_table"
+# Flags that every machine of the last ten years has say nothing in a headline.
+PLAIN_FLAGS = ("sse4_2", "avx", "f16c", "fma", "asimd")
 
 
 def newest(folder: Path) -> dict[str, dict[str, Any]]:
@@ -46,44 +48,45 @@ def markdown(folder: Path) -> str:
 
 
 def _suite(name: str, document: dict[str, Any]) -> str:
-    machine, versions = document["machine"], document["versions"]
-    rows = [Row(**row) for row in document["rows"] if row["suite"] == name]
-    groups: dict[str, list[Row]] = {}
+    machine, rows = document["machine"], [Row(**row) for row in document["rows"] if row["suite"] == name and row["brief"]]
+    columns = list(dict.fromkeys((row.brief, row.unit) for row in rows))
+    table = [["engine", *(f"{brief}, {unit}" for brief, unit in columns)]]
+    table += [_line(members, columns) for members in _grouped(rows, "engine").values()]
+    if any(row.quality is not None and "recall" not in (row.quality_name or "") for row in rows):
+        # Recall stands in the column's title; agreement and cosine get a column of their own: the worst of the row.
+        table[0].append(next(row.quality_name for row in rows if row.quality_name) or "")
+        for line, members in zip(table[1:], _grouped(rows, "engine").values(), strict=True):
+            line.append(min((quality(row) for row in members if row.quality is not None), default="-"))
+    flags = " ".join(flag for flag in machine["flags"] if flag not in PLAIN_FLAGS) or machine["arch"]
+    threads = sorted({row.threads for row in rows})
+    where = f"{machine['cpu']}, {machine['cores']} cores, {flags}"
+    head = f"**{name}**: {document['date'][:10]}, {where}, {' and '.join(map(str, threads))} threads"
+    rule = ["---", *("---:" for _ in table[0][1:])]
+    notes = [f"{' and '.join(_grouped(members, 'brief'))}: {data}." for data, members in _grouped(rows, "data").items()]
+    ceilings = list(dict.fromkeys(row.ceiling for row in rows if row.ceiling))
+    notes += ["In parentheses, share of the measured ceiling: " + "; ".join(ceilings) + "."] if ceilings else []
+    return "\n".join([head, "", *("| " + " | ".join(line) + " |" for line in [table[0], rule, *table[1:]]), "", *notes])
+
+
+def _grouped(rows: list[Row], attribute: str) -> dict[str, list[Row]]:
+    out: dict[str, list[Row]] = {}
     for row in rows:
-        if not row.group.startswith("curve"):  # the whole curve is in the JSON; the targets say the same in three lines
-            groups.setdefault(row.group, []).append(row)
-    where = (
-        f"{machine['cpu']}, {machine['cores']} cores, {' '.join(f for f in machine['flags'] if f not in ('sse4_2', 'avx', 'f16c', 'fma'))}"
-    )
-    lines = [f"**{name}** ({document['date'][:10]}, {where}, nearfield {versions['nearfield']})"]
-    for group, members in groups.items():
-        lines += ["", f"{group[0].upper()}{group[1:]}. Data: {members[0].data}.", "", *_table(members)]
-    return "\n".join(lines)
+        out.setdefault(getattr(row, attribute), []).append(row)
+    return out
 
 
-def _table(rows: list[Row]) -> list[str]:
-    names = ["engine", rows[0].unit, "spread", "p50 ms", "p99 ms", rows[0].quality_name or "quality", "of ceiling", "MiB"]
-    body = [_cells(row) for row in rows]
-    kept = [i for i in range(len(names)) if i < 2 or any(line[i] for line in body)]
-    table = ["| " + " | ".join(names[i] for i in kept) + " |", "| " + " | ".join("---" if i == 0 else "---:" for i in kept) + " |"]
-    table += ["| " + " | ".join(line[i] for i in kept) + " |" for line in body]
-    if ceilings := sorted({row.ceiling for row in rows if row.ceiling}):
-        table += ["", f"Ceiling: {'; '.join(ceilings)}."]
-    return table
+def _line(members: list[Row], columns: list[tuple[str, str]]) -> list[str]:
+    first = members[0]
+    name = f"{first.engine} {first.version}"
+    by_column = {(row.brief, row.unit): _cell(row) for row in members}
+    return [f"**{name}**" if first.ours else name, *(by_column.get(column, "-") for column in columns)]
 
 
-def _cells(row: Row) -> list[str]:
-    name = f"{row.engine} {row.version}" + (f", ef {row.params['ef']}" if "ef" in row.params else "")
-    return [
-        f"**{name}**" if row.ours else name,
-        number(row.value),
-        "" if row.spread is None else f"{100 * row.spread:.0f} %",
-        "" if row.p50 is None else number(row.p50),
-        "" if row.p99 is None else number(row.p99),
-        "" if row.quality is None else quality(row),
-        "" if row.share is None else f"{100 * row.share:.1f} %",
-        "" if row.memory_bytes is None else f"{row.memory_bytes / 2**20:,.0f}",
-    ]
+def _cell(row: Row) -> str:
+    text = number(row.value) if row.p50 is None or row.p99 is None else f"p50 {number(row.p50)}, p99 {number(row.p99)}"
+    if row.memory_bytes is not None:
+        text += f", {row.memory_bytes / 2**20:,.0f} MiB"
+    return text if row.share is None else f"{text} ({100 * row.share:.0f} %)"
 
 
 def replaced(readme: str, figures: str) -> str:

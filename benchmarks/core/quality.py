@@ -61,7 +61,7 @@ def recall_at_k(found: IntArray, queries: FloatArray, vectors: FloatArray, true_
         ids = ids[ids >= 0]
         scores = np.asarray(vectors[ids], np.float64) @ np.asarray(queries[row], np.float64)
         hits += min(int(np.count_nonzero(scores >= true_scores[row, -1] - TIE)), k)
-    return hits / (nq * k)
+    return float(hits / (nq * k))
 
 
 def same_lists(found: IntArray, true_ids: IntArray) -> float:

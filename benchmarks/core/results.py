@@ -19,6 +19,7 @@ class Row:
     Attributes:
         suite: ``"encode"``, ``"score"`` or ``"search"``.
         group: rows of one group did the same work and are compared with each other.
+        brief: the group as a column title of the README's table; empty for rows that stay in the JSON.
         engine: who did it, for example ``"faiss IndexFlatIP"``.
         version: of the engine's library.
         ours: True for nearfield.
@@ -36,6 +37,7 @@ class Row:
 
     suite: str
     group: str
+    brief: str
     engine: str
     version: str
     ours: bool

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
 import nearfield
 import numpy as np
@@ -34,7 +35,7 @@ BUDGET_S = 20.0
 Encode = Callable[[Sequence[str]], np.ndarray]
 
 
-def _ours(precision: str) -> Callable[[Path, Path, int], Encode]:
+def _ours(precision: Literal["fp32", "int8"]) -> Callable[[Path, Path, int], Encode]:
     def make(bundle: Path, model: Path, threads: int) -> Encode:
         return nearfield.Encoder(bundle, backend="onnx", precision=precision, threads=threads).encode
 
@@ -157,7 +158,7 @@ class _Work:
         timed = interleave(self.encoders, [[self.texts[i * count : (i + 1) * count]] for i in range(rounds)], budget_s=BUDGET_S)
         group = f"throughput, {self.tokens} tokens, {count} texts per round, {self.threads} threads"
         needed = operations(self.counts[count : rounds * count], self.config) / self.plan.rounds
-        return [self._row(engine, timed[engine.name], group, count, needed) for engine in self.engines]
+        return [self._row(engine, timed[engine.name], group, f"{self.tokens} tokens", count, needed) for engine in self.engines]
 
     def latency(self) -> list[Row]:
         rounds = self.plan.rounds + 1
@@ -167,15 +168,16 @@ class _Work:
         timed = interleave(self.encoders, chunks, budget_s=BUDGET_S)
         group = f"latency of one query, {self.tokens} tokens, {self.threads} threads"
         needed = operations(self.counts[CALLS : rounds * CALLS], self.config) / (self.plan.rounds * CALLS)
-        return [self._row(engine, timed[engine.name], group, 1, needed) for engine in self.engines]
+        return [self._row(engine, timed[engine.name], group, f"one query of {self.tokens} tokens", 1, needed) for engine in self.engines]
 
-    def _row(self, engine: Engine, timed: Series, group: str, count: int, needed: float) -> Row:
+    def _row(self, engine: Engine, timed: Series, group: str, brief: str, count: int, needed: float) -> Row:
         single = count == 1
         seconds = timed.median / len(timed.rounds[0])
         ceiling, share = self.plan.ceilings.compute("int8" if engine.storage == "int8" else "f32", self.threads, needed, seconds)
         return Row(
             suite="encode",
             group=group,
+            brief=brief,
             engine=engine.name,
             version=engine.version,
             ours=engine.ours,

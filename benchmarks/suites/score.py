@@ -7,6 +7,7 @@ cache, so theirs is the peak rate of multiply-adds. Agreement is with a float64 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import nearfield
@@ -30,6 +31,7 @@ QUERY_BLOCK = 128
 BUDGET_S = 12.0
 
 Search = Callable[[np.ndarray], np.ndarray]
+Load = Callable[[], tuple[np.ndarray, np.ndarray, str]]
 
 
 def _topk(vectors: np.ndarray, threads: int) -> Search:
@@ -103,11 +105,11 @@ def run(plan: Plan, *, sizes: tuple[int, ...] | None = None) -> list[Row]:
     """All rows of the suite. ``sizes`` replaces the collections by synthetic ones of these sizes (tests)."""
     wanted = (plan.rounds + 1) * BATCH
     if sizes is not None:
-        collections = [lambda n=n: data.clustered(n, wanted) for n in sizes]
+        collections: list[Load] = [partial(data.clustered, n, wanted) for n in sizes]
     elif plan.quick:
-        collections = [lambda: data.real_vectors(plan, 4_000, wanted)]
+        collections = [partial(data.real_vectors, plan, 4_000, wanted)]
     else:
-        collections = [lambda: data.real_vectors(plan, 30_000, wanted), lambda: data.clustered(200_000, wanted)]
+        collections = [partial(data.real_vectors, plan, 30_000, wanted), partial(data.clustered, 200_000, wanted)]
     rows = []
     for load in collections:
         vectors, queries, label = load()
@@ -150,6 +152,7 @@ def _row(plan: Plan, engine: Engine, timed: Series, same: float, shape: tuple[in
     return Row(
         suite="score",
         group=f"exact top-{K}, {n:,} x {dim}, nq = {nq}, {threads} threads",
+        brief=f"{n:,} rows, nq = {nq}",
         engine=engine.name,
         version=engine.version,
         ours=engine.ours,

@@ -125,6 +125,7 @@ def _build_row(item: Built, vectors: np.ndarray, label: str, threads: int) -> Ro
     return Row(
         **_common(item, label, len(vectors), threads),
         group=f"build, {len(vectors):,} x {vectors.shape[1]}, M = 16, ef_construction = 200, {threads} threads",
+        brief="build",
         params={"n": len(vectors), "M": 16, "ef_construction": 200},
         value=timed.median,
         unit="s",
@@ -183,7 +184,7 @@ def _targets(plan: Plan, built: list[Built], queries: np.ndarray, label: str, n:
                 plan.skipped.append(f"{item.engine.name}: recall@{K} {item.recalls[MAX_EF]:.3f} at ef = {MAX_EF}, below {target:.2f}")
         group = f"recall@{K} >= {target:.2f}, {n:,} rows, {threads} threads, batches of {BATCH}"
         for (item, ef), timed in zip(settings, _timed(plan, settings, queries, threads), strict=True):
-            rows.append(_search_row(item, ef, timed, label, n, threads, group, {"target": target}))
+            rows.append(_search_row(item, ef, timed, label, n, threads, group, f"recall ≥ {target:.2f}, {threads} thr."))
     return rows
 
 
@@ -192,15 +193,16 @@ def _curve(plan: Plan, built: list[Built], queries: np.ndarray, label: str, n: i
     for ef in CURVE[::2] if plan.quick else CURVE:
         settings = [(item, ef) for item in built]
         for (item, _), timed in zip(settings, _timed(plan, settings, queries, threads), strict=True):
-            rows.append(_search_row(item, ef, timed, label, n, threads, f"curve, {n:,} rows, {threads} threads, batches of {BATCH}", {}))
+            rows.append(_search_row(item, ef, timed, label, n, threads, f"curve, {n:,} rows, {threads} threads, batches of {BATCH}"))
     return rows
 
 
-def _search_row(item: Built, ef: int, timed: Series, label: str, n: int, threads: int, group: str, extra: dict[str, Any]) -> Row:
+def _search_row(item: Built, ef: int, timed: Series, label: str, n: int, threads: int, group: str, brief: str = "") -> Row:
     return Row(
         **_common(item, label, n, threads),
         group=group,
-        params={"n": n, "k": K, "ef": ef, "nq": BATCH, **extra},
+        brief=brief,
+        params={"n": n, "k": K, "ef": ef, "nq": BATCH},
         value=BATCH / timed.median,
         unit="queries / s",
         spread=timed.spread,
@@ -220,7 +222,8 @@ def _latency(plan: Plan, built: list[Built], queries: np.ndarray, label: str, n:
         Row(
             **_common(item, label, n, 1),
             group=f"single calls from Python at recall@{K} >= {LATENCY_TARGET:.2f}, {n:,} rows, 1 thread",
-            params={"n": n, "k": K, "ef": ef, "nq": 1, "target": LATENCY_TARGET},
+            brief=f"single call, recall ≥ {LATENCY_TARGET:.2f}",
+            params={"n": n, "k": K, "ef": ef, "nq": 1},
             value=1000 * timed[item.engine.name].median / BATCH,
             unit="ms / query",
             spread=timed[item.engine.name].spread,
