@@ -91,3 +91,33 @@ def tiny_model_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pat
         return make_tiny_model(tmp_path_factory.mktemp("tiny") / "model", **options)  # type: ignore[arg-type]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of the tiny model."""
+    from nearfield.export.export import export_bundle
+
+    out = tmp_path_factory.mktemp("bundle") / "bundle"
+    export_bundle(tiny_model, out, progress=False)
+    return out
+
+
+def make_pairs(count: int = 60, seed: int = 0) -> list[dict[str, str]]:
+    """Query-positive pairs that can be learnt: both sides share their rarest words, in clusters that no split cuts."""
+    import random
+
+    rng = random.Random(seed)
+    rows = []
+    for number in range(count):
+        topic = " ".join(rng.sample(WORDS, 3))
+        rows.append({"query": f"what is {topic} {number}", "positive": f"{topic} {number} returns the {' '.join(rng.sample(WORDS, 8))}"})
+    return rows
+
+
+@pytest.fixture
+def pairs_file(tmp_path: Path) -> Path:
+    """60 pairs as JSON lines."""
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in make_pairs()), encoding="utf-8")
+    return path

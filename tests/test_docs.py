@@ -15,9 +15,7 @@ import nearfield
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(
-    module.name
-    for module in pkgutil.walk_packages(nearfield.__path__, "nearfield.")
-    if not module.name.endswith(("__main__", "._core"))
+    module.name for module in pkgutil.walk_packages(nearfield.__path__, "nearfield.") if not module.name.endswith(("__main__", "._core"))
 )
 
 

@@ -19,7 +19,8 @@ from nearfield._version import __version__
 from nearfield.errors import InputError, NearfieldError
 
 if TYPE_CHECKING:
-    from nearfield.types import Hits
+    from nearfield.encode.encoder import PrecisionName
+    from nearfield.types import Hits, Kind
 
 EXIT_NO, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -142,7 +143,15 @@ def export(checkpoint: str, out: Path, as_json: bool, quiet: bool) -> int:
 @json_option
 @quiet_option
 def encode(
-    texts: Path, model: str, out: Path, kind: str, precision: str, columns: str | None, threads: int | None, as_json: bool, quiet: bool
+    texts: Path,
+    model: str,
+    out: Path,
+    kind: Kind,
+    precision: PrecisionName,
+    columns: str | None,
+    threads: int | None,
+    as_json: bool,
+    quiet: bool,
 ) -> int:
     """Turn TEXTS (documents in any form that is read here, or a .txt file with one text a line) into vectors."""
     from nearfield.workflow import encode_file

@@ -28,6 +28,7 @@ from nearfield.types import Kind
 
 if TYPE_CHECKING:
     from nearfield.bundle import Bundle
+    from nearfield.encode.encoder import PrecisionName
     from nearfield.evaluate.evaluate import EvalReport
     from nearfield.tune.train import TrainResult
 
@@ -147,6 +148,8 @@ def tune(
             base_bundle = export_bundle(base_folder, keep_base or work / "base", parity_data=None, config={}, **shared)
         with clock.stage("evaluate"):
             report = _measure(dataset, bundle, base_bundle, guard_set, settings, cache=cache, progress=progress, threads=threads)
+    if report.verdict is None:
+        raise RuntimeError("evaluate gave no verdict although a model to compare with was given")
     made = TuneReport(
         bundle=out,
         verdict=report.verdict.answer,
@@ -164,7 +167,7 @@ def tune(
 
 
 def encode_file(
-    texts: str | Path, model: str, out: Path, *, kind: Kind = "document", precision: str = "auto", columns: Mapping[str, str] | None = None,
+    texts: str | Path, model: str, out: Path, *, kind: Kind = "document", precision: PrecisionName = "auto", columns: Mapping[str, str] | None = None,
     threads: int | None = None, progress: bool = True,
 ) -> dict[str, Any]:  # fmt: skip
     """Encodes the documents of a file (or the lines of a .txt file) into a .npy file, which appears only when it is complete.
