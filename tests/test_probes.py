@@ -6,7 +6,6 @@ import threading
 import time
 
 import pytest
-
 from nearfield import _core
 from nearfield.errors import InputError
 
