@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from itertools import combinations
 
 from nearfield.data.dataset import SPLITS, Dataset, Finding
-from nearfield.data.near import THRESHOLD, join_near, normalize
+from nearfield.data.near import BANDS, THRESHOLD, join_near, normalize
 from nearfield.data.notes import Notes
 from nearfield.data.union import Union
-from nearfield.progress import progress
+from nearfield.progress import progress as show
 
 # English text has about four characters to a token in the vocabularies in use; an estimate is enough to warn.
 CHARACTERS_PER_TOKEN = 4
@@ -17,7 +17,7 @@ CHARACTERS_PER_TOKEN = 4
 _SHOWN_IDS = 5
 
 
-def check(dataset: Dataset, *, max_tokens: int = 512, show_progress: bool = False) -> list[Finding]:
+def check(dataset: Dataset, *, max_tokens: int = 512, progress: bool = False) -> list[Finding]:
     """Returns what is doubtful in ``dataset``, at most 20 examples of each kind and then a count.
 
     Kinds: ``empty-text``, ``duplicate-id``, ``over-long``, ``duplicate-document``, ``near-duplicate-document`` (Jaccard similarity of
@@ -27,7 +27,7 @@ def check(dataset: Dataset, *, max_tokens: int = 512, show_progress: bool = Fals
     Args:
         dataset: any dataset, also one that was not read from a file.
         max_tokens: what the model takes; a text of more than 4 characters for each of these is over-long.
-        show_progress: a bar on stderr; 16,000 documents take about 10 seconds.
+        progress: a bar on stderr; 16,000 documents take about 10 seconds.
 
     >>> data = Dataset("tiny", "memory", ["d1", "d2"], ["a cat", "A  cat"], ["q1"], ["a cat"], {"train": {"q1": {"d1": 1}}})
     >>> for finding in check(data):
@@ -37,7 +37,7 @@ def check(dataset: Dataset, *, max_tokens: int = 512, show_progress: bool = Fals
     unjudged-duplicate | query q1
     """
     notes = Notes()
-    with progress("checking the data", 48, enabled=show_progress) as bar:
+    with show("checking the data", 2 * BANDS, enabled=progress) as bar:
         documents, queries = Union(len(dataset.doc_texts)), Union(len(dataset.query_texts))
         join_near(dataset.doc_texts, documents, advance=bar.advance)
         join_near(dataset.query_texts, queries, advance=bar.advance)
