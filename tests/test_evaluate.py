@@ -7,8 +7,9 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import numpy as np
-import oracle_metrics as oracle
 import pytest
+
+import oracle_metrics as oracle
 from fake_encoder import BagEncoder
 from nearfield.data.dataset import Dataset, Finding
 from nearfield.errors import InputError
@@ -125,7 +126,7 @@ def test_guard_blocks_the_verdict() -> None:
             self.blur = 4.0 if any("general" in text for text in texts) else 0.0
             return super().encode(texts, kind=kind, progress=progress)
 
-    report = evaluate(DATA, Forgetful("forgetful"), compare=BAD, guard=guard)
+    report = evaluate(DATA, Forgetful("forgetful"), compare=BagEncoder("worse", blur=8.0), guard=guard)
     assert report.guard is not None
     assert report.guard.change is not None
     # against the bad model nothing is lost; against a good one the guard falls

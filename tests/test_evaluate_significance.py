@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import oracle_metrics as oracle
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import oracle_metrics as oracle
 from nearfield.errors import InputError
 from nearfield.evaluate import significance
 from nearfield.evaluate.significance import bootstrap, bootstrap_columns, paired, randomization_p

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from nearfield.evaluate.significance import Paired
 from nearfield.evaluate.verdict import judge
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import oracle_metrics as oracle
 import pytest
 import pytrec_eval
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import oracle_metrics as oracle
 from nearfield.errors import InputError
 from nearfield.metrics import ndcg_at, score_run
 

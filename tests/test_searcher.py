@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from fake_encoder import BagEncoder
 from nearfield.errors import FingerprintError, FormatError, InputError
 from nearfield.search import folder as folder_module
