@@ -1,0 +1,153 @@
+#include "graph/build.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "base/status.h"
+#include "graph/select.h"
+#include "graph/traverse.h"
+#include "parallel/pool.h"
+
+namespace nf::graph {
+namespace {
+
+struct Link {
+  unsigned layer;
+  std::uint32_t target;
+  std::uint32_t source;
+};
+
+bool by_target(const Link& a, const Link& b) {
+  if (a.layer != b.layer) return a.layer < b.layer;
+  return a.target != b.target ? a.target < b.target : a.source < b.source;
+}
+
+void write_list(Graph& graph, std::uint32_t node, unsigned layer, const std::vector<std::uint32_t>& chosen) {
+  std::uint32_t* links = graph.links(node, layer);
+  std::fill(std::copy(chosen.begin(), chosen.end(), links), links + graph.capacity(layer), kNone);
+}
+
+// scratch.peers becomes the nodes of the batch before `node`, with their distances.
+void measure_peers(const Graph& graph, const Space& space, std::uint32_t begin, std::uint32_t node, Scratch& scratch) {
+  const std::size_t n = node - begin;
+  scratch.reserve_rows(kMaxBatch);
+  for (std::size_t i = 0; i < n; ++i) scratch.rows[i] = graph.rows[begin + i];
+  scratch.peers.clear();
+  if (n == 0) return;
+  space.distances(graph.rows[node], scratch.rows.data(), n, scratch.distances.data());
+  for (std::size_t i = 0; i < n; ++i) scratch.peers.push_back({scratch.distances[i], begin + static_cast<std::uint32_t>(i)});
+}
+
+// Algorithm 1 for one node, up to choosing its own neighbours. Reads the graph before the batch, writes only the node's own lists.
+void choose_links(Graph& graph, const Space& space, std::uint32_t begin, std::uint32_t node, Scratch& scratch) {
+  const float* q = graph.rows[node];
+  const unsigned level = graph.levels[node];
+  scratch.best.clear();
+  unsigned top = 0;
+  if (graph.entry != kNone) {
+    top = graph.levels[graph.entry];
+    const Candidate start = descend(graph, space, q, std::min(level, top), scratch);
+    scratch.best.push_back(start);
+  }
+  measure_peers(graph, space, begin, node, scratch);
+  for (unsigned layer = level + 1; layer-- > 0;) {
+    if (graph.entry != kNone && layer <= top) search_layer(graph, space, q, layer, graph.params.ef_construction, Keep{}, scratch);
+    scratch.candidates.clear();
+    if (layer <= top) scratch.candidates = scratch.best;
+    for (const Candidate& peer : scratch.peers) {
+      if (graph.levels[peer.node] >= layer) scratch.candidates.push_back(peer);
+    }
+    select_neighbours(graph, space, graph.params.m, scratch);
+    write_list(graph, node, layer, scratch.chosen);
+  }
+}
+
+// Adds the sources of one target, shrinking its list by the same heuristic when they do not fit (algorithm 1, lines 13-16).
+void link_back(Graph& graph, const Space& space, const Link* begin, const Link* end, Scratch& scratch) {
+  const std::uint32_t target = begin->target;
+  const unsigned layer = begin->layer;
+  const std::uint32_t capacity = graph.capacity(layer);
+  std::uint32_t* links = graph.links(target, layer);
+  const std::size_t old = static_cast<std::size_t>(std::find(links, links + capacity, kNone) - links);
+  const std::size_t n = old + static_cast<std::size_t>(end - begin);
+  if (n <= capacity) {
+    for (const Link* link = begin; link != end; ++link) links[old + static_cast<std::size_t>(link - begin)] = link->source;
+    return;
+  }
+  for (std::size_t i = 0; i < n; ++i) {
+    scratch.fresh[i] = i < old ? links[i] : begin[i - old].source;
+    scratch.rows[i] = graph.rows[scratch.fresh[i]];
+  }
+  space.distances(graph.rows[target], scratch.rows.data(), n, scratch.distances.data());
+  scratch.candidates.clear();
+  for (std::size_t i = 0; i < n; ++i) scratch.candidates.push_back({scratch.distances[i], scratch.fresh[i]});
+  select_neighbours(graph, space, capacity, scratch);
+  write_list(graph, target, layer, scratch.chosen);
+}
+
+std::vector<Link> links_of_batch(const Graph& graph, std::uint32_t begin, std::uint32_t end) {
+  std::vector<Link> links;
+  for (std::uint32_t node = begin; node < end; ++node) {
+    for (unsigned layer = 0; layer <= graph.levels[node]; ++layer) {
+      const std::uint32_t* list = graph.links(node, layer);
+      for (std::uint32_t i = 0; i < graph.capacity(layer) && list[i] != kNone; ++i) links.push_back({layer, list[i], node});
+    }
+  }
+  std::sort(links.begin(), links.end(), by_target);
+  return links;
+}
+
+// Where each target's links begin, and one past the last.
+std::vector<std::size_t> groups_of(const std::vector<Link>& links) {
+  std::vector<std::size_t> starts;
+  for (std::size_t i = 0; i < links.size(); ++i) {
+    if (i == 0 || links[i].target != links[i - 1].target || links[i].layer != links[i - 1].layer) starts.push_back(i);
+  }
+  starts.push_back(links.size());
+  return starts;
+}
+
+// A list may take in a whole batch: with this room link_back allocates nothing, so it cannot fail half-way.
+void reserve_for_links(const Graph& graph, Scratch& scratch) {
+  const std::size_t most = graph.params.m0() + kMaxBatch;
+  scratch.reserve_rows(most);
+  scratch.candidates.reserve(most);
+  scratch.chosen.reserve(most);
+}
+
+void link_batch(Graph& graph, const Space& space, std::uint32_t begin, std::uint32_t end, int threads, ScratchList& scratches) {
+  raise_if_bad(parallel::parallel_for(end - begin, threads, [&](std::size_t from, std::size_t to, std::size_t) {
+    auto scratch = scratches.borrow();
+    for (std::size_t i = from; i < to; ++i) choose_links(graph, space, begin, begin + static_cast<std::uint32_t>(i), *scratch);
+  }));
+  const std::vector<Link> links = links_of_batch(graph, begin, end);
+  const std::vector<std::size_t> starts = groups_of(links);
+  // Borrowed and filled on this thread, before the first list changes.
+  std::vector<ScratchList::Lease> leases;
+  const auto parts = static_cast<std::size_t>(std::max(1, threads));
+  for (std::size_t part = 0; part < std::min(parts, starts.size()); ++part) {
+    leases.push_back(scratches.borrow());
+    reserve_for_links(graph, *leases.back());
+  }
+  raise_if_bad(parallel::parallel_for(starts.size() - 1, threads, [&](std::size_t from, std::size_t to, std::size_t part) {
+    for (std::size_t i = from; i < to; ++i) link_back(graph, space, &links[starts[i]], links.data() + starts[i + 1], *leases[part]);
+  }));
+}
+
+}  // namespace
+
+void link_nodes(Graph& graph, std::size_t first, int threads, ScratchList& scratches, std::size_t& linked) {
+  const Space space(graph.params);
+  linked = first;
+  while (linked < graph.size()) {
+    const std::size_t batch = std::min({std::max<std::size_t>(1, linked), kMaxBatch, graph.size() - linked});
+    const auto begin = static_cast<std::uint32_t>(linked), end = static_cast<std::uint32_t>(linked + batch);
+    link_batch(graph, space, begin, end, threads, scratches);
+    for (std::uint32_t node = begin; node < end; ++node) {
+      if (graph.entry == kNone || graph.levels[node] > graph.levels[graph.entry]) graph.entry = node;
+    }
+    linked += batch;
+  }
+}
+
+}  // namespace nf::graph

@@ -1,0 +1,168 @@
+// The graph on disk, in sections of the one container (storage/sections.h), and every check that lets a file's numbers become indices.
+//
+//   graph      u32 x 8: layout version, dim, metric, M, ef_construction, nodes, slots of upper lists, entry; then u64 seed
+//   rows       float32, nodes x dim, without padding
+//   links0     u32, nodes x 2 M; a list ends at 0xFFFFFFFF or at its capacity
+//   upper      u32, slots x M: the lists of layers 1, 2, ... of node 0, then of node 1, ...
+//   levels     u8, nodes
+//   deleted    u8, nodes: 1 for a tombstone
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "base/status.h"
+#include "graph/index.h"
+
+namespace nf::graph {
+namespace {
+
+constexpr std::uint32_t kLayout = 1;
+
+struct Head {
+  std::uint32_t layout;
+  std::uint32_t dim;
+  std::uint32_t metric;
+  std::uint32_t m;
+  std::uint32_t ef_construction;
+  std::uint32_t nodes;
+  std::uint32_t slots;
+  std::uint32_t entry;
+  std::uint64_t seed;
+};
+static_assert(sizeof(Head) == 40, "no padding");
+
+[[noreturn]] void refuse(const storage::MappedFile& file, const std::string& why) {
+  throw FormatError(file.path() + ": " + why + ": the file is damaged");
+}
+
+Head read_head(const storage::MappedFile& file) {
+  const Head head = *file.section("graph").as<Head>(1, "graph");
+  if (head.layout != kLayout) {
+    throw FormatError(file.path() + ": graph layout " + std::to_string(head.layout) + ", this nearfield reads " + std::to_string(kLayout) +
+                      ": a newer nearfield wrote it");
+  }
+  if (head.dim < 1 || head.dim > kLargestDim || head.metric > static_cast<std::uint32_t>(Metric::l2) || head.m < kLeastM || head.m > kLargestM ||
+      head.ef_construction < 1 || head.ef_construction > kLargestEf) {
+    refuse(file, "a parameter of the graph is out of range");
+  }
+  const bool empty = head.nodes == 0;
+  if (head.nodes == kNone || head.slots == kNone || (empty ? head.entry != kNone || head.slots != 0 : head.entry >= head.nodes)) {
+    refuse(file, "the graph's counts or its entry are out of range");
+  }
+  return head;
+}
+
+template <typename T>
+void write_rows(storage::Writer& writer, const char* name, const Chunked<T>& rows) {
+  writer.section(name);
+  for (std::size_t i = 0; i < rows.size(); ++i) writer.piece(rows[i], rows.width() * sizeof(T));
+}
+
+template <typename T>
+void read_rows(const storage::MappedFile& file, const char* name, std::size_t count, Chunked<T>& rows) {
+  // dim <= 2^16, M <= 2^9 and count < 2^32: the product stays below 2^49.
+  const T* values = file.section(name).as<T>(count * rows.width(), name);
+  rows.grow(count);
+  for (std::size_t i = 0; i < count; ++i) std::memcpy(rows[i], values + i * rows.width(), rows.width() * sizeof(T));
+}
+
+// A row may hold any bits: what add() would have refused is refused here.
+void measure_rows(const storage::MappedFile& file, Graph& graph) {
+  for (std::size_t i = 0; i < graph.rows.size(); ++i) {
+    const float norm = norm_above(graph.rows[i], graph.params.dim);
+    const bool unit = norm == 0.0f || std::fabs(norm - 1.0f) < 0x1p-16f;
+    if (!std::isfinite(norm) || (graph.params.metric == Metric::cosine && !unit)) refuse(file, "row " + std::to_string(i) + " has an impossible norm");
+    graph.norms.push_back(norm);
+  }
+}
+
+// Levels give each node's slots; a node's lists name existing nodes, other than itself, that live on the same layer.
+void check_lists(const storage::MappedFile& file, const Graph& graph) {
+  for (std::uint32_t node = 0; node < graph.size(); ++node) {
+    for (unsigned layer = 0; layer <= graph.levels[node]; ++layer) {
+      const std::uint32_t* links = graph.links(node, layer);
+      bool ended = false;
+      for (std::uint32_t i = 0; i < graph.capacity(layer); ++i) {
+        if (links[i] == kNone) {
+          ended = true;
+        } else if (ended || links[i] >= graph.size() || links[i] == node || graph.levels[links[i]] < layer) {
+          refuse(file, "the links of node " + std::to_string(node) + " are impossible");
+        }
+      }
+    }
+  }
+}
+
+void read_levels(const storage::MappedFile& file, const Head& head, Graph& graph) {
+  const std::uint8_t* stored = file.section("levels").as<std::uint8_t>(head.nodes, "levels");
+  graph.levels.assign(stored, stored + head.nodes);  // copied before it is checked: a mapped file can change
+  const std::vector<std::uint8_t>& levels = graph.levels;
+  std::size_t slots = 0;
+  unsigned top = 0;
+  graph.upper_first.reserve(head.nodes);
+  for (std::size_t i = 0; i < head.nodes; ++i) {
+    graph.upper_first.push_back(static_cast<std::uint32_t>(slots));
+    slots += levels[i];
+    top = std::max<unsigned>(top, levels[i]);
+    if (slots > head.slots) break;
+  }
+  if (slots != head.slots) refuse(file, "the nodes' levels do not add up");
+  if (head.nodes > 0 && levels[head.entry] != top) refuse(file, "the entry is not on the top layer");
+}
+
+void read_tombstones(const storage::MappedFile& file, const Head& head, Graph& graph) {
+  const std::uint8_t* stored = file.section("deleted").as<std::uint8_t>(head.nodes, "deleted");
+  graph.deleted.assign(stored, stored + head.nodes);
+  for (const std::uint8_t deleted : graph.deleted) {
+    if (deleted > 1) refuse(file, "a tombstone is neither 0 nor 1");
+    graph.live += deleted == 0 ? 1 : 0;
+  }
+}
+
+}  // namespace
+
+void Hnsw::save(const std::string& path, const std::vector<std::pair<std::string, std::string>>& extra) const {
+  const std::shared_lock lock(lock_);
+  const Graph& graph = *graph_;
+  const Params& p = graph.params;
+  const Head head{kLayout,
+                  p.dim,
+                  static_cast<std::uint32_t>(p.metric),
+                  p.m,
+                  p.ef_construction,
+                  static_cast<std::uint32_t>(graph.size()),
+                  static_cast<std::uint32_t>(graph.upper.size()),
+                  graph.entry,
+                  p.seed};
+  storage::Writer writer("hnsw");
+  writer.section("graph", &head, sizeof(head));
+  write_rows(writer, "rows", graph.rows);
+  write_rows(writer, "links0", graph.links0);
+  write_rows(writer, "upper", graph.upper);
+  writer.section("levels", graph.levels.data(), graph.levels.size());
+  writer.section("deleted", graph.deleted.data(), graph.deleted.size());
+  for (const auto& [name, bytes] : extra) writer.section(name, bytes.data(), bytes.size());
+  writer.commit(path);
+}
+
+std::unique_ptr<Hnsw> Hnsw::load(const storage::MappedFile& file) {
+  const Head head = read_head(file);
+  Params params;
+  params.dim = head.dim;
+  params.metric = static_cast<Metric>(head.metric);
+  params.m = head.m;
+  params.ef_construction = head.ef_construction;
+  params.seed = head.seed;
+  auto graph = std::make_unique<Graph>(params);
+  read_levels(file, head, *graph);
+  read_tombstones(file, head, *graph);
+  read_rows(file, "rows", head.nodes, graph->rows);
+  read_rows(file, "links0", head.nodes, graph->links0);
+  read_rows(file, "upper", head.slots, graph->upper);
+  graph->entry = head.entry;
+  measure_rows(file, *graph);
+  check_lists(file, *graph);
+  return std::unique_ptr<Hnsw>(new Hnsw(std::move(graph)));
+}
+
+}  // namespace nf::graph

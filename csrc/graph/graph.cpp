@@ -1,0 +1,75 @@
+#include "graph/graph.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "base/status.h"
+
+namespace nf::graph {
+namespace {
+
+std::uint64_t mix(std::uint64_t z) {  // the finalizer of splitmix64 (Steele, Lea, Flood 2014)
+  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+  z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+  return z ^ (z >> 31);
+}
+
+}  // namespace
+
+float norm_above(const float* row, std::size_t dim) {
+  double sum = 0;
+  for (std::size_t i = 0; i < dim; ++i) sum += static_cast<double>(row[i]) * row[i];
+  // The double sum is off by less than dim * 2^-53, the conversion by 2^-24: 2^-22 covers both up to dim = 2^16.
+  return static_cast<float>(std::sqrt(sum) * (1 + 0x1p-22));
+}
+
+unsigned level_of(std::uint64_t seed, std::uint64_t ordinal, std::uint32_t m) {
+  const std::uint64_t hash = mix(mix(seed + 0x9E3779B97F4A7C15u) + (ordinal + 1) * 0x9E3779B97F4A7C15u);
+  unsigned level = 0;
+  for (std::uint64_t below = std::numeric_limits<std::uint64_t>::max() / m; below > 0 && hash < below; below /= m) ++level;
+  return level;
+}
+
+void Graph::append(const float* values, std::size_t count) {
+  const std::size_t old = size(), now = old + count;
+  if (count >= kNone - old) throw InputError("vectors: more than 4,294,967,294 rows in one index, which its 32-bit links cannot name");
+  std::size_t slots = upper.size();
+  try {
+    for (std::size_t node = old; node < now; ++node) {
+      const unsigned level = level_of(params.seed, node, params.m);
+      upper_first.push_back(static_cast<std::uint32_t>(slots));
+      levels.push_back(static_cast<std::uint8_t>(level));
+      slots += level;
+    }
+    if (slots >= kNone) throw InputError("vectors: too many rows in one index for this M, choose a larger one");
+    deleted.resize(now, 0);
+    norms.resize(now, 0.0f);
+    rows.grow(now);
+    links0.grow(now);
+    upper.grow(slots);
+  } catch (...) {
+    truncate(old);
+    throw;
+  }
+  for (std::size_t i = 0; i < count; ++i) {
+    const float* row = values + i * params.dim;
+    std::memcpy(rows[old + i], row, params.dim * sizeof(float));
+    norms[old + i] = norm_above(row, params.dim);
+  }
+  live += count;
+}
+
+void Graph::truncate(std::size_t size) {
+  if (size < upper_first.size()) upper.shrink(upper_first[size]);
+  rows.shrink(size);
+  links0.shrink(size);
+  upper_first.resize(size);
+  levels.resize(std::min(size, levels.size()));
+  deleted.resize(std::min(size, deleted.size()));
+  norms.resize(std::min(size, norms.size()));
+  live = static_cast<std::size_t>(std::count(deleted.begin(), deleted.end(), std::uint8_t{0}));
+}
+
+}  // namespace nf::graph

@@ -1,0 +1,96 @@
+// The graph of Malkov and Yashunin, "Efficient and robust approximate nearest neighbor search using hierarchical navigable small world
+// graphs" (2018, arXiv 1603.09320), as plain data: rows, neighbour lists, levels. No locks here: graph/index.h has them.
+//
+// Nodes are numbered in insertion order. A replaced or deleted row stays as a tombstone: searches pass through it and do not return it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "base/metric.h"
+#include "graph/chunked.h"
+#include "kernels/dispatch.h"
+
+namespace nf::graph {
+
+constexpr std::uint32_t kNone = 0xFFFFFFFFu;  // no node: ends a neighbour list, or an empty graph's entry
+
+struct Params {
+  std::uint32_t dim = 0;
+  Metric metric = Metric::cosine;
+  std::uint32_t m = 16;                 // M: neighbours chosen for a new node, and the most it keeps on layers above 0
+  std::uint32_t ef_construction = 200;  // candidates looked at for each of them
+  std::uint64_t seed = 0;
+
+  std::uint32_t m0() const { return 2 * m; }  // the most it keeps on layer 0 (section 4.1: 2 M is a good choice)
+};
+
+constexpr std::uint32_t kLargestDim = 1u << 16;
+constexpr std::uint32_t kLeastM = 2, kLargestM = 512;
+constexpr std::uint32_t kLargestEf = 1u << 20;
+
+struct Graph {
+  explicit Graph(const Params& p) : params(p), rows(p.dim, 0.0f), links0(p.m0(), kNone), upper(p.m, kNone) {}
+
+  std::size_t size() const { return levels.size(); }
+
+  std::uint32_t* links(std::uint32_t node, unsigned layer) { return layer == 0 ? links0[node] : upper[upper_first[node] + layer - 1]; }
+  const std::uint32_t* links(std::uint32_t node, unsigned layer) const {
+    return layer == 0 ? links0[node] : upper[upper_first[node] + layer - 1];
+  }
+  std::uint32_t capacity(unsigned layer) const { return layer == 0 ? params.m0() : params.m; }
+
+  // Makes room for `count` more nodes, with levels and empty neighbour lists, and copies their rows. Strong guarantee.
+  void append(const float* values, std::size_t count);
+  // Drops the nodes from `size` on, which no list may name.
+  void truncate(std::size_t size);
+
+  Params params;
+  Chunked<float> rows;
+  Chunked<std::uint32_t> links0;  // layer 0; a list ends at kNone or at its capacity
+  Chunked<std::uint32_t> upper;   // layers 1, 2, ... of a node stand one after the other, from upper_first[node]
+  std::vector<std::uint32_t> upper_first;
+  std::vector<std::uint8_t> levels;
+  std::vector<std::uint8_t> deleted;
+  std::vector<float> norms;  // |row|, rounded up: bounds the rounding error of a float32 score
+  std::uint32_t entry = kNone;
+  std::size_t live = 0;
+};
+
+// The highest layer of a node: l with probability M^-l (1 - 1/M), which is floor(-ln(u) / ln(M)) of the paper's section 4, from a hash of
+// seed and ordinal instead of a random stream, in integers, so that it is the same on every machine and in every order of work.
+unsigned level_of(std::uint64_t seed, std::uint64_t ordinal, std::uint32_t m);
+
+// An upper bound of a row's norm in float32; infinity where it does not fit, NaN where a value is NaN.
+float norm_above(const float* row, std::size_t dim);
+
+// Distances under the metric, smaller is nearer: -q.r or |q - r|^2. Made once per job, on the caller's thread.
+class Space {
+ public:
+  explicit Space(const Params& params)
+      : gather_(params.metric == Metric::l2 ? kernels::l2sqr_f32().gather : kernels::dot_f32().gather),
+        negate_(params.metric != Metric::l2),
+        dim_(params.dim) {}
+
+  // `rows` and `out` have room for n rounded up to a multiple of 4: the kernels take rows by fours, and computing one of them again costs
+  // less than the single chain of a row on its own.
+  void distances(const float* q, const float** rows, std::size_t n, float* out) const {
+    std::size_t padded = n;
+    while (n % 4 > 1 && padded % 4 != 0) rows[padded++] = rows[n - 1];
+    gather_(q, rows, padded, dim_, out);
+    for (std::size_t i = 0; i < n; ++i) {
+      const float distance = negate_ ? -out[i] : out[i];
+      // Overflow gives infinity or NaN (kernels' contracts). NaN would break every ordering; the largest float keeps them total.
+      out[i] = distance < kFar ? distance : kFar;
+    }
+  }
+
+ private:
+  static constexpr float kFar = 3.402823466e+38f;
+  void (*gather_)(const float*, const float* const*, std::size_t, std::size_t, float*);
+  bool negate_;
+  std::size_t dim_;
+};
+
+}  // namespace nf::graph

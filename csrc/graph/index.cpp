@@ -1,0 +1,98 @@
+#include "graph/index.h"
+
+#include <algorithm>
+#include <mutex>
+
+#include "base/status.h"
+#include "graph/build.h"
+#include "score/door.h"
+
+namespace nf::graph {
+namespace {
+
+void check_range(const char* name, std::uint64_t value, std::uint64_t least, std::uint64_t most) {
+  if (value >= least && value <= most) return;
+  throw InputError(std::string(name) + ": " + std::to_string(value) + " given, " + std::to_string(least) + " to " + std::to_string(most) +
+                   " expected");
+}
+
+// The rows as they are stored: cosine scales them to norm 1.
+std::vector<float> prepare(const float* rows, std::size_t count, const Params& params) {
+  std::vector<float> stored(rows, rows + count * params.dim);
+  for (std::size_t i = 0; i < count; ++i) {
+    const float* row = rows + i * params.dim;
+    const double norm = score::checked_norm(row, params.dim, "vectors", i);
+    if (params.metric == Metric::cosine) score::normalize(row, params.dim, norm, stored.data() + i * params.dim);
+  }
+  return stored;
+}
+
+}  // namespace
+
+Hnsw::Hnsw(const Params& params) {
+  check_range("dim", params.dim, 1, kLargestDim);
+  check_range("M", params.m, kLeastM, kLargestM);
+  check_range("ef_construction", params.ef_construction, 1, kLargestEf);
+  graph_ = std::make_unique<Graph>(params);
+}
+
+std::size_t Hnsw::add(const float* rows, std::size_t count, const std::vector<std::uint32_t>& replaced, int threads) {
+  const std::vector<float> prepared = prepare(rows, count, params());
+  const std::unique_lock lock(lock_);
+  Graph& graph = *graph_;
+  const std::size_t first = graph.size();
+  graph.append(prepared.data(), count);
+  std::size_t linked = first;
+  try {
+    link_nodes(graph, first, threads, scratches_, linked);
+  } catch (...) {
+    // What is linked cannot be taken back; as tombstones these nodes are in no answer, and the add has not happened.
+    graph.truncate(linked);
+    for (std::size_t node = first; node < linked; ++node) graph.deleted[node] = 1;
+    graph.live -= linked - first;
+    throw;
+  }
+  for (const std::uint32_t node : replaced) {
+    if (node < first && graph.deleted[node] == 0) {
+      graph.deleted[node] = 1;
+      --graph.live;
+    }
+  }
+  return first;
+}
+
+void Hnsw::remove(const std::vector<std::uint32_t>& nodes) {
+  const std::unique_lock lock(lock_);
+  for (const std::uint32_t node : nodes) {
+    if (node < graph_->size() && graph_->deleted[node] == 0) {
+      graph_->deleted[node] = 1;
+      --graph_->live;
+    }
+  }
+}
+
+void Hnsw::get(const std::vector<std::uint32_t>& nodes, float* out) const {
+  const std::shared_lock lock(lock_);
+  for (std::size_t i = 0; i < nodes.size(); ++i) {
+    if (nodes[i] >= graph_->size()) throw InputError("node " + std::to_string(nodes[i]) + " does not exist");
+    const float* row = graph_->rows[nodes[i]];
+    std::copy(row, row + graph_->params.dim, out + i * graph_->params.dim);
+  }
+}
+
+std::size_t Hnsw::size() const {
+  const std::shared_lock lock(lock_);
+  return graph_->size();
+}
+
+std::size_t Hnsw::live() const {
+  const std::shared_lock lock(lock_);
+  return graph_->live;
+}
+
+std::vector<std::uint8_t> Hnsw::tombstones() const {
+  const std::shared_lock lock(lock_);
+  return graph_->deleted;
+}
+
+}  // namespace nf::graph

@@ -1,0 +1,118 @@
+// What one thread needs while it walks the graph: kept between queries, so that a query allocates nothing once the first ones have run.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+namespace nf::graph {
+
+struct Candidate {
+  float distance;
+  std::uint32_t node;
+};
+
+struct Scored {
+  double score;
+  std::uint32_t node;
+};
+
+// Best first; equal scores in order of insertion.
+inline bool better(const Scored& a, const Scored& b) { return a.score > b.score || (a.score == b.score && a.node < b.node); }
+
+// Nearest first; equal distances by insertion order, so that every order below is total and the same everywhere.
+inline bool nearer(const Candidate& a, const Candidate& b) {
+  return a.distance < b.distance || (a.distance == b.distance && a.node < b.node);
+}
+inline bool farther(const Candidate& a, const Candidate& b) { return nearer(b, a); }
+
+// A set of nodes that empties in O(1): a node is in it when its mark is the current epoch.
+class Visited {
+ public:
+  void clear(std::size_t nodes) {
+    if (marks_.size() < nodes) marks_.resize(std::max(nodes, marks_.size() * 2), 0);
+    // 16 bits halve the cache the marks take; the sweep once in 65,535 queries costs nothing beside them.
+    if (++epoch_ == 0) {
+      std::fill(marks_.begin(), marks_.end(), std::uint16_t{0});
+      epoch_ = 1;
+    }
+  }
+  bool insert(std::uint32_t node) {
+    if (marks_[node] == epoch_) return false;
+    marks_[node] = epoch_;
+    return true;
+  }
+
+ private:
+  std::vector<std::uint16_t> marks_;
+  std::uint16_t epoch_ = 0;
+};
+
+struct Scratch {
+  Visited visited;
+  std::vector<Candidate> frontier;    // min-heap: nodes whose neighbours are not looked at yet
+  std::vector<Candidate> best;        // max-heap while searching: the ef nearest nodes so far
+  std::vector<Candidate> peers;       // nodes of the same batch
+  std::vector<Candidate> candidates;  // input of the neighbour selection
+  std::vector<std::uint32_t> fresh;   // the nodes whose distances are asked for
+  std::vector<std::uint32_t> chosen;  // output of the neighbour selection
+  std::vector<Scored> scored;         // the answer to one query
+  std::vector<const float*> rows;     // what the distance kernel takes ...
+  std::vector<float> distances;       // ... and gives
+
+  // Room for n rows at once, rounded up as Space::distances asks.
+  void reserve_rows(std::size_t n) {
+    if (rows.size() < n + 4) rows.resize(n + 4);
+    if (distances.size() < n + 4) distances.resize(n + 4);
+    if (fresh.size() < n) fresh.resize(n);
+  }
+};
+
+// Scratches not in use. A caller borrows one for a call; the list grows to the number of callers at once.
+class ScratchList {
+ public:
+  class Lease {
+ public:
+    Lease(ScratchList& home, std::unique_ptr<Scratch> scratch) : home_(&home), scratch_(std::move(scratch)) {}
+    Lease(Lease&&) = default;
+    ~Lease() {
+      if (scratch_ != nullptr) home_->give_back(std::move(scratch_));
+    }
+    Scratch& operator*() { return *scratch_; }
+    Scratch* operator->() { return scratch_.get(); }
+
+ private:
+    ScratchList* home_;
+    std::unique_ptr<Scratch> scratch_;
+  };
+
+  Lease borrow() {
+    {
+      const std::lock_guard lock(mutex_);
+      if (!free_.empty()) {
+        auto scratch = std::move(free_.back());
+        free_.pop_back();
+        return Lease(*this, std::move(scratch));
+      }
+    }
+    return Lease(*this, std::make_unique<Scratch>());
+  }
+
+ private:
+  void give_back(std::unique_ptr<Scratch> scratch) {
+    const std::lock_guard lock(mutex_);
+    try {
+      free_.push_back(std::move(scratch));
+    } catch (...) {  // no memory for the list: the scratch is freed instead
+    }
+  }
+
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<Scratch>> free_;
+};
+
+}  // namespace nf::graph
