@@ -88,8 +88,8 @@ def divide(docstring: str) -> tuple[str, str] | None:
     None: a summary of fewer than 4 or more than 40 words, markup or a signature instead of a sentence, a body of fewer than 12
     words, a summary that stands word for word in the body (any model would find it), text that UTF-8 cannot hold.
 
-    >>> divide("Sorts :class:`~list` objects in place. Stable.\\n\\nEqual items keep their order, and n log n comparisons are made at most.")
-    ('Sorts list objects in place.', 'Stable.\\n\\nEqual items keep their order, and n log n comparisons are made at most.')
+    >>> divide("Sorts :class:`~list` objects in place. Stable.\\n\\nEqual items keep their order, and it takes n log n comparisons.")
+    ('Sorts list objects in place.', 'Stable.\\n\\nEqual items keep their order, and it takes n log n comparisons.')
     """
     paragraph, _, rest = docstring.strip().partition("\n\n")
     if _NO_SENTENCE.match(paragraph) or _SIGNATURE.match(paragraph.split("\n")[0]):

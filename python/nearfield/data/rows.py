@@ -202,7 +202,9 @@ def _table(path: Path, notes: Notes) -> Iterator[tuple[int, Row]]:
         if header is None:
             header = fields
             if len(set(header)) < len(header):
-                raise InputError(f"{path}: the header names a column twice ({', '.join(header)}); every column needs its own name")
+                raise InputError(
+                    f"{path}: the header names a column twice ({', '.join(map(repr, header))}); every column needs its own name"
+                )
         elif len(fields) != len(header):
             message = f"{len(fields)} fields given, {len(header)} expected as in the header, row left out"
             notes.add("wrong-width", path.name, place(path, number), message)
