@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import oracle_metrics as oracle
 from nearfield.errors import InputError
 from nearfield.evaluate import significance
-from nearfield.evaluate.significance import bootstrap, bootstrap_columns, paired, randomization_p
+from nearfield.evaluate.significance import bootstrap, bootstrap_columns, paired, paired_columns, randomization_p
 
 
 @settings(max_examples=40, deadline=None)
@@ -85,6 +85,17 @@ def test_columns_share_resamples_and_chunks_change_nothing(monkeypatch: pytest.M
     monkeypatch.setattr(significance, "CHUNK_VALUES", 50 * 7)
     for a, b in zip(together, bootstrap_columns(values, resamples=300, seed=4), strict=True):
         assert (a.low, a.high) == pytest.approx((b.low, b.high), abs=1e-12)
+
+
+def test_paired_columns_are_those_of_each_alone() -> None:
+    rng = np.random.default_rng(9)
+    # few, many and no differences: the three ways to a p-value
+    columns = np.stack([rng.normal(0.1, 1, 40), np.where(np.arange(40) < 6, rng.normal(0.5, 1, 40), 0.0), np.zeros(40)], axis=1)
+    for column, together in zip(columns.T, paired_columns(columns, resamples=2_000, seed=3), strict=True):
+        alone = paired(np.zeros(40), column, resamples=2_000, seed=3)
+        assert together.p == pytest.approx(alone.p, abs=1e-12)
+        assert (together.low, together.high) == pytest.approx((alone.low, alone.high), abs=1e-12)
+    assert paired(np.zeros(40), columns[:, 1]).p == pytest.approx(oracle.sign_flip_p(columns[:6, 1].tolist()), abs=1e-12)
 
 
 def test_seed_decides() -> None:

@@ -15,7 +15,7 @@ from nearfield.data.dataset import Dataset
 from nearfield.errors import InputError
 from nearfield.evaluate.results import EvalReport, GuardResult, QueryChange, SystemResult, metric_label
 from nearfield.evaluate.run import Run, make_run
-from nearfield.evaluate.significance import RESAMPLES, Paired, bootstrap_columns, paired
+from nearfield.evaluate.significance import RESAMPLES, Paired, bootstrap_columns, paired, paired_columns
 from nearfield.evaluate.verdict import GUARD_LIMIT, Verdict, judge
 from nearfield.metrics import DEPTH, QueryMetrics, score_run
 from nearfield.search.encoders import Model, TextEncoder, model_name, open_encoder
@@ -151,7 +151,8 @@ def _score(run: Run, data: Dataset, split: str, encoder: TextEncoder, name: str,
 
 
 def _changes(before: _Scored, after: _Scored, seed: int) -> dict[str, Paired]:
-    return {name: paired(before.metrics.values[name], values, seed=seed) for name, values in after.metrics.values.items()}
+    old, new = (np.stack(list(scored.metrics.values.values()), axis=1) for scored in (before, after))
+    return dict(zip(after.metrics.values, paired_columns(new - old, seed=seed), strict=True))
 
 
 def _guard_result(data: Dataset, split: str, scored: list[_Scored], k: int, seed: int) -> GuardResult:

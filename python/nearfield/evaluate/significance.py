@@ -22,8 +22,8 @@ Values = npt.NDArray[np.float64]
 # The bounds of a 95 % interval from 10,000 resamples move by about 1 % of its width between seeds.
 RESAMPLES = 10_000
 LEVEL = 0.95
-# Numbers drawn at a time: 16 MB of float64, whatever the number of queries.
-CHUNK_VALUES = 2_000_000
+# Numbers drawn at a time: 0.8 MB of float64 stays in the second-level cache, which takes 0.4 s for 5,000 queries where 16 MB takes 0.8 s.
+CHUNK_VALUES = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +88,8 @@ def bootstrap_columns(columns: Values, *, level: float = LEVEL, resamples: int =
 def randomization_p(differences: npt.ArrayLike, *, samples: int = RESAMPLES, seed: int = 0) -> float:
     """The two-sided p-value of "the sign of each difference is chance".
 
-    Queries without a difference carry no information here and are left out. With m others the smallest possible value is 2 / 2^m:
-    five queries can never reach 0.05.
+    Queries without a difference carry no information here. With m others the smallest possible value is 2 / 2^m: five queries can
+    never reach 0.05.
 
     Args:
         differences: after minus before, one per query.
@@ -99,20 +99,7 @@ def randomization_p(differences: npt.ArrayLike, *, samples: int = RESAMPLES, see
     >>> randomization_p([0.1, 0.2, 0.3])
     0.25
     """
-    values = _column(differences, "differences")
-    values = values[values != 0]
-    if not len(values):
-        return 1.0
-    # patterns that tie with the observed one up to rounding must count as ties
-    threshold = abs(values.sum()) - 1e-12 * np.abs(values).sum()
-    if len(values) < 63 and 2 ** len(values) <= samples:
-        patterns = (np.arange(2 ** len(values))[:, None] >> np.arange(len(values))) & 1
-        return float((np.abs((2.0 * patterns - 1) @ values) >= threshold).mean())
-    rng, hits = np.random.default_rng(seed), 0
-    for rows in _chunks(samples, len(values)):
-        signs = 2.0 * rng.integers(0, 2, (rows, len(values)), np.int8) - 1
-        hits += int((np.abs(signs @ values) >= threshold).sum())
-    return (hits + 1) / (samples + 1)
+    return _randomization_columns(_column(differences, "differences")[:, None], samples, seed)[0]
 
 
 def paired(before: npt.ArrayLike, after: npt.ArrayLike, *, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0) -> Paired:
@@ -131,8 +118,45 @@ def paired(before: npt.ArrayLike, after: npt.ArrayLike, *, level: float = LEVEL,
     old, new = _column(before, "before"), _column(after, "after")
     if len(old) != len(new):
         raise InputError(f"after: {len(new)} values given, {len(old)} expected, one for each value of before")
-    interval = bootstrap(new - old, level=level, resamples=resamples, seed=seed)
-    return Paired(interval.mean, interval.low, interval.high, randomization_p(new - old, samples=resamples, seed=seed))
+    return paired_columns((new - old)[:, None], level=level, resamples=resamples, seed=seed)[0]
+
+
+def paired_columns(differences: Values, *, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0) -> list[Paired]:
+    """As `paired`, for each column of ``(n, m)`` differences; all columns share the random draws."""
+    intervals = bootstrap_columns(differences, level=level, resamples=resamples, seed=seed)
+    chances = _randomization_columns(differences, resamples, seed)
+    return [Paired(i.mean, i.low, i.high, p) for i, p in zip(intervals, chances, strict=True)]
+
+
+def _randomization_columns(differences: Values, samples: int, seed: int) -> list[float]:
+    sizes = (differences != 0).sum(axis=0)
+    # nobody draws 2^62 samples, and larger powers overflow
+    exact = 2.0 ** np.minimum(sizes, 62) <= samples
+    sampled = iter(_sampled_p(differences[:, ~exact], samples, np.random.default_rng(seed)))
+    return [_exact_p(column[column != 0]) if is_exact else next(sampled) for column, is_exact in zip(differences.T, exact, strict=True)]
+
+
+def _exact_p(values: Values) -> float:
+    flipped = (np.arange(2 ** len(values))[:, None] >> np.arange(len(values))) & 1
+    sums = values.sum() - 2.0 * (flipped @ values)
+    return float((np.abs(sums) >= _threshold(values[:, None])).mean())
+
+
+def _sampled_p(columns: Values, samples: int, rng: np.random.Generator) -> list[float]:
+    columns = columns[(columns != 0).any(axis=1)]
+    n, hits, threshold = len(columns), np.zeros(columns.shape[1], np.int64), _threshold(columns)
+    if not columns.size:
+        return []
+    for rows in _chunks(samples, n):
+        flipped = np.unpackbits(np.frombuffer(rng.bytes(-(-rows * n // 8)), np.uint8), count=rows * n).reshape(rows, n)
+        sums = columns.sum(axis=0) - 2.0 * (flipped.astype(np.float64) @ columns)
+        hits += (np.abs(sums) >= threshold).sum(axis=0)
+    return [float(p) for p in (hits + 1) / (samples + 1)]
+
+
+def _threshold(columns: Values) -> Values:
+    """What a flipped sum must reach to be as extreme as the observed one; patterns that tie with it up to rounding count as ties."""
+    return np.asarray(np.abs(columns.sum(axis=0)) - 1e-12 * np.abs(columns).sum(axis=0), np.float64)
 
 
 def _resample_counts(n: int, resamples: int, rng: np.random.Generator) -> Iterator[Values]:
