@@ -16,8 +16,8 @@ from nearfield.errors import FormatError
 MAX_MODEL_BYTES = (1 << 31) - 1
 # Protobuf parsers refuse more than 100 nested messages; the deepest graph our exporter writes has five.
 MAX_DEPTH = 64
-# A 24-layer encoder has about 20,000 fields outside its tensors; the cap bounds the time on a hostile file to some seconds.
-MAX_FIELDS = 2_000_000
+# A 24-layer encoder has about 20,000 fields outside its tensors; the cap bounds the time on a hostile file to about a second.
+MAX_FIELDS = 500_000
 # The safetensors reference implementation's limit on a header.
 MAX_HEADER_BYTES = 100_000_000
 MAX_TENSORS = 100_000

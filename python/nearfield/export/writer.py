@@ -168,11 +168,12 @@ def _move_into_place(new: Path, out: Path) -> None:
         os.rename(new, out)
         return
     aside = _fresh_folder(out, "old")
-    os.rename(out, aside / out.name)
     try:
+        os.rename(out, aside / out.name)
         os.rename(new, out)
     except BaseException:
-        os.rename(aside / out.name, out)
+        if not out.exists():
+            os.rename(aside / out.name, out)
         raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
