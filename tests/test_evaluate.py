@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -320,3 +322,17 @@ def test_a_real_model_from_its_folder(tiny_model: Path, tmp_path: Path) -> None:
     assert len(report.model.fingerprint) == 64
     assert 0 < report.model.metrics["recall@100"].mean <= 1
     assert report.queries == 40
+
+
+def test_the_function_keeps_its_name_whatever_was_imported_before() -> None:
+    lines = [
+        "import nearfield.evaluate.run, nearfield.info",
+        "import nearfield as nf",
+        "assert nf.evaluate.__module__ == 'nearfield.evaluate.evaluate'",
+    ]
+    lines += [
+        "import nearfield.evaluate.report",
+        "from nearfield.evaluate import results",
+        "assert callable(nf.evaluate) and callable(nf.info)",
+    ]
+    subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True, timeout=60)
