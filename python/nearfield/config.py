@@ -210,9 +210,13 @@ def _checked(name: str, type_name: str, value: Any, *, where: str) -> Any:
 
 
 def _checked_alphas(value: Any, where: str) -> tuple[float, ...]:
-    fine = isinstance(value, (list, tuple)) and all(
-        isinstance(alpha, (int, float)) and not isinstance(alpha, bool) and math.isfinite(alpha) and 0 <= alpha <= 1 for alpha in value
+    fine = (
+        isinstance(value, (list, tuple))
+        and bool(value)
+        and all(
+            isinstance(alpha, (int, float)) and not isinstance(alpha, bool) and math.isfinite(alpha) and 0 <= alpha <= 1 for alpha in value
+        )
     )
     if not fine:
-        raise InputError(f"{where}: merge_alphas: {value!r} given, a list of numbers from 0 to 1 expected")
+        raise InputError(f"{where}: merge_alphas: {value!r} given, a list of at least one number from 0 to 1 expected")
     return tuple(sorted({float(alpha) for alpha in value}))
