@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.core import results
+from benchmarks.core.ceilings import threads_text
 from benchmarks.core.plan import ROOT
 from benchmarks.core.results import Row
 from benchmarks.core.tables import number, quality
@@ -22,6 +23,9 @@ ORDER = ("encode", "score", "search")
 COMMAND = "python -m benchmarks.readme_table"
 # Flags that every machine of the last ten years has say nothing in a headline.
 PLAIN_FLAGS = ("sse4_2", "avx", "f16c", "fma", "asimd")
+
+
+Column = tuple[str, str, int]
 
 
 def newest(folder: Path) -> dict[str, dict[str, Any]]:
@@ -49,8 +53,11 @@ def markdown(folder: Path) -> str:
 
 def _suite(name: str, document: dict[str, Any]) -> str:
     machine, rows = document["machine"], [Row(**row) for row in document["rows"] if row["suite"] == name and row["brief"]]
-    columns = list(dict.fromkeys((row.brief, row.unit) for row in rows))
-    table = [["engine", *(f"{brief}, {unit}" for brief, unit in columns)]]
+    threads = sorted({row.threads for row in rows})
+    columns = list(dict.fromkeys(_column(row) for row in rows))
+    # One thread count stands in the headline; several stand in the titles.
+    titles = [f"{brief}, {unit}" + (f", {threads_text(count)}" if len(threads) > 1 else "") for brief, unit, count in columns]
+    table = [["engine", *titles]]
     table += [_line(members, columns) for members in _grouped(rows, "engine").values()]
     if any(row.quality is not None and "recall" not in (row.quality_name or "") for row in rows):
         # Recall stands in the column's title; agreement and cosine get a column of their own: the worst of the row.
@@ -58,14 +65,17 @@ def _suite(name: str, document: dict[str, Any]) -> str:
         for line, members in zip(table[1:], _grouped(rows, "engine").values(), strict=True):
             line.append(min((quality(row) for row in members if row.quality is not None), default="-"))
     flags = " ".join(flag for flag in machine["flags"] if flag not in PLAIN_FLAGS) or machine["arch"]
-    threads = sorted({row.threads for row in rows})
-    where = f"{machine['cpu']}, {machine['cores']} cores, {flags}"
-    head = f"**{name}**: {document['date'][:10]}, {where}, {' and '.join(map(str, threads))} threads"
+    where = f"{machine['cpu']}, {machine['cores']} cores, {flags}" + (f", {threads_text(threads[0])}" if len(threads) == 1 else "")
+    head = f"**{name}**: {document['date'][:10]}, {where}"
     rule = ["---", *("---:" for _ in table[0][1:])]
     notes = [f"{' and '.join(_grouped(members, 'brief'))}: {data}." for data, members in _grouped(rows, "data").items()]
     ceilings = list(dict.fromkeys(row.ceiling for row in rows if row.ceiling))
     notes += ["In parentheses, share of the measured ceiling: " + "; ".join(ceilings) + "."] if ceilings else []
     return "\n".join([head, "", *("| " + " | ".join(line) + " |" for line in [table[0], rule, *table[1:]]), "", *notes])
+
+
+def _column(row: Row) -> Column:
+    return row.brief, row.unit, row.threads
 
 
 def _grouped(rows: list[Row], attribute: str) -> dict[str, list[Row]]:
@@ -75,10 +85,10 @@ def _grouped(rows: list[Row], attribute: str) -> dict[str, list[Row]]:
     return out
 
 
-def _line(members: list[Row], columns: list[tuple[str, str]]) -> list[str]:
+def _line(members: list[Row], columns: list[Column]) -> list[str]:
     first = members[0]
     name = f"{first.engine} {first.version}"
-    by_column = {(row.brief, row.unit): _cell(row) for row in members}
+    by_column = {_column(row): _cell(row) for row in members}
     return [f"**{name}**" if first.ours else name, *(by_column.get(column, "-") for column in columns)]
 
 

@@ -54,7 +54,7 @@ class Ceilings:
             return None, None
         peak = max(rates.values())
         unit = "GOP/s" if kind == "int8" else "GFLOP/s"
-        return f"{kind} peak, {_threads(threads)}: {peak / 1e9:,.0f} {unit}", operations / seconds / peak
+        return f"{kind} peak, {threads_text(threads)}: {peak / 1e9:,.0f} {unit}", operations / seconds / peak
 
     def stream(self, threads: int, touched: float, seconds: float) -> tuple[str | None, float | None]:
         """The bandwidth that streaming ``touched`` bytes is measured against, and the share of it that was reached.
@@ -65,10 +65,11 @@ class Ceilings:
         if not table or touched <= 0:
             return None, None
         size, rate = min(table.items(), key=lambda item: abs(math.log(int(item[0]) / touched)))
-        return f"read bandwidth at {size_text(int(size))}, {_threads(threads)}: {rate / 1e9:,.1f} GB/s", touched / seconds / rate
+        return f"read bandwidth at {size_text(int(size))}, {threads_text(threads)}: {rate / 1e9:,.1f} GB/s", touched / seconds / rate
 
 
-def _threads(count: int) -> str:
+def threads_text(count: int) -> str:
+    """``"1 thread"``, ``"2 threads"``."""
     return f"{count} thread{'' if count == 1 else 's'}"
 
 
@@ -115,12 +116,12 @@ def lines(found: Ceilings) -> list[str]:
     for kind, unit in (("f32", "GFLOP/s"), ("int8", "GOP/s"), ("bf16", "GFLOP/s")):
         for count, rates in getattr(found, kind).items():
             out.append(
-                f"ceiling    {kind} peak, {_threads(int(count))}: "
+                f"ceiling    {kind} peak, {threads_text(int(count))}: "
                 + ", ".join(f"{target} {rate / 1e9:,.0f} {unit}" for target, rate in rates.items())
             )
     for count, table in found.bandwidth.items():
         out.append(
-            f"ceiling    read bandwidth, {_threads(int(count))}: "
+            f"ceiling    read bandwidth, {threads_text(int(count))}: "
             + ", ".join(f"{size_text(int(s))} {rate / 1e9:,.0f} GB/s" for s, rate in table.items())
         )
     if found.latency:

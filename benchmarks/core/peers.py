@@ -8,7 +8,6 @@ from importlib.util import find_spec
 from typing import Any
 
 import nearfield
-
 from benchmarks.core.machine import version_of
 from benchmarks.core.plan import Plan
 

@@ -39,9 +39,9 @@ def quality(row: Row) -> str:
 
 def cells(row: Row) -> list[str]:
     """The cells of one line, in the order of the table's columns."""
-    settings = " ".join(f"{key}={value}" for key, value in row.params.items() if key in ("ef", "storage"))
+    settings = f" (ef={row.params['ef']})" if "ef" in row.params else ""
     return [
-        f"{row.engine} {row.version}" + (f" ({settings})" if settings else ""),
+        f"{row.engine} {row.version}{settings}",
         number(row.value),
         "-" if row.spread is None else f"{100 * row.spread:.0f} %",
         "-" if row.p50 is None else number(row.p50),
@@ -58,9 +58,7 @@ def table(rows: Sequence[Row]) -> Table:
     names = ["engine", first.unit, "spread", "p50 ms", "p99 ms", first.quality_name or "quality", "of ceiling", "MiB"]
     body = [cells(row) for row in rows]
     kept = [i for i in range(len(names)) if i < 2 or any(line[i] != "-" for line in body)]
-    ceiling = sorted({row.ceiling for row in rows if row.ceiling})
-    out = Table(title=f"{first.suite}: {first.group}\ndata: {first.data}", title_justify="left", title_style="bold", caption_justify="left")
-    out.caption = f"ceiling: {'; '.join(ceiling)}" if ceiling else None
+    out = Table()
     for i in kept:
         out.add_column(names[i], justify="left" if i == 0 else "right", no_wrap=True)
     for row, line in zip(rows, body, strict=True):
@@ -74,5 +72,9 @@ def show(rows: Sequence[Row], out: Console) -> None:
     for row in rows:
         groups.setdefault(row.group, []).append(row)
     for members in groups.values():
+        out.print(f"{members[0].suite}: {members[0].group}", style="bold", soft_wrap=True, markup=False)
+        out.print(f"data: {members[0].data}", soft_wrap=True, markup=False)
         out.print(table(members))
+        for ceiling in dict.fromkeys(row.ceiling for row in members if row.ceiling):
+            out.print(f"ceiling: {ceiling}", soft_wrap=True, markup=False)
         out.print()

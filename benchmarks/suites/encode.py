@@ -13,10 +13,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-import nearfield
 import numpy as np
 
+import nearfield
 from benchmarks.core import data
+from benchmarks.core.ceilings import threads_text
 from benchmarks.core.peers import Engine, present, set_threads
 from benchmarks.core.plan import Plan
 from benchmarks.core.quality import mean_cosine
@@ -154,19 +155,19 @@ class _Work:
 
     def throughput(self, count: int) -> list[Row]:
         rounds = self.plan.rounds + 1
-        self.plan.say(f"encode: {count} texts of about {self.tokens} tokens, {self.threads} threads, {self.plan.rounds} rounds")
+        self.plan.say(f"encode: {count} texts of about {self.tokens} tokens, {threads_text(self.threads)}, {self.plan.rounds} rounds")
         timed = interleave(self.encoders, [[self.texts[i * count : (i + 1) * count]] for i in range(rounds)], budget_s=BUDGET_S)
-        group = f"throughput, {self.tokens} tokens, {count} texts per round, {self.threads} threads"
+        group = f"throughput, {self.tokens} tokens, {count} texts per round, {threads_text(self.threads)}"
         needed = operations(self.counts[count : rounds * count], self.config) / self.plan.rounds
         return [self._row(engine, timed[engine.name], group, f"{self.tokens} tokens", count, needed) for engine in self.engines]
 
     def latency(self) -> list[Row]:
         rounds = self.plan.rounds + 1
         chosen = self.texts[: rounds * CALLS]
-        self.plan.say(f"encode: one query at a time, {self.threads} threads")
+        self.plan.say(f"encode: one query at a time, {threads_text(self.threads)}")
         chunks = [[[text] for text in chosen[i * CALLS : (i + 1) * CALLS]] for i in range(rounds)]
         timed = interleave(self.encoders, chunks, budget_s=BUDGET_S)
-        group = f"latency of one query, {self.tokens} tokens, {self.threads} threads"
+        group = f"latency of one query, {self.tokens} tokens, {threads_text(self.threads)}"
         needed = operations(self.counts[CALLS : rounds * CALLS], self.config) / (self.plan.rounds * CALLS)
         return [self._row(engine, timed[engine.name], group, f"one query of {self.tokens} tokens", 1, needed) for engine in self.engines]
 

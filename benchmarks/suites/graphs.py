@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import nearfield
 import numpy as np
+
+import nearfield
 
 M = 16
 EF_CONSTRUCTION = 200

@@ -10,10 +10,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import nearfield
 import numpy as np
 
+import nearfield
 from benchmarks.core import data
+from benchmarks.core.ceilings import threads_text
 from benchmarks.core.peers import Engine, present, set_threads
 from benchmarks.core.plan import Plan
 from benchmarks.core.quality import exact_topk, same_lists
@@ -135,7 +136,7 @@ def _collection(plan: Plan, vectors: np.ndarray, queries: np.ndarray, label: str
         else:
             chunks = [[queries[i * BATCH : (i + 1) * BATCH]] for i in range(plan.rounds + 1)]
             same = {name: same_lists(search(queries[:BATCH])[:CHECKED], truth) for name, search in searches.items()}
-        plan.say(f"score: {label}, nq = {nq}, {threads} threads: {len(engines)} engines x {plan.rounds} rounds")
+        plan.say(f"score: {label}, nq = {nq}, {threads_text(threads)}: {len(engines)} engines x {plan.rounds} rounds")
         timed = interleave(searches, chunks, budget_s=BUDGET_S)
         rows += [_row(plan, engine, timed[engine.name], same[engine.name], vectors.shape, nq, threads, label) for engine in engines]
     return rows
@@ -151,7 +152,7 @@ def _row(plan: Plan, engine: Engine, timed: Series, same: float, shape: tuple[in
         ceiling, share = plan.ceilings.compute(KINDS[engine.storage], threads, 2.0 * n * dim * nq, seconds)
     return Row(
         suite="score",
-        group=f"exact top-{K}, {n:,} x {dim}, nq = {nq}, {threads} threads",
+        group=f"exact top-{K}, {n:,} x {dim}, nq = {nq}, {threads_text(threads)}",
         brief=f"{n:,} rows, nq = {nq}",
         engine=engine.name,
         version=engine.version,

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from benchmarks.core import data
+from benchmarks.core.ceilings import threads_text
 from benchmarks.core.machine import resident_bytes
 from benchmarks.core.peers import Engine, present, set_threads
 from benchmarks.core.plan import Plan, usable_cores
@@ -32,7 +33,7 @@ CURVE = (10, 20, 40, 80, 160, 320)
 MAX_EF = 1024
 LATENCY_TARGET = 0.95
 # Queries per round; 7 rounds and the warm-up stay within data.MAX_QUERIES.
-BATCH = 512
+BATCH = 1_024
 BUDGET_S = 4.0
 # Builds are repeated up to this often while all engines together took less than BUILD_BUDGET_S.
 BUILDS = 3
@@ -99,7 +100,7 @@ def build(plan: Plan, vectors: np.ndarray) -> list[Built]:
         if number and (time.perf_counter() - start) * (number + 1) / number > BUILD_BUDGET_S:
             break
         for engine in engines:
-            plan.say(f"search: building {engine.name}, {len(vectors):,} rows, {threads} threads")
+            plan.say(f"search: building {engine.name}, {len(vectors):,} rows, {threads_text(threads)}")
             before = _settled_memory()
             begin = time.perf_counter()
             graph: Graph = engine.make(vectors.shape[1], len(vectors))
@@ -124,7 +125,7 @@ def _build_row(item: Built, vectors: np.ndarray, label: str, threads: int) -> Ro
     timed = Series([[seconds] for seconds in item.seconds])
     return Row(
         **_common(item, label, len(vectors), threads),
-        group=f"build, {len(vectors):,} x {vectors.shape[1]}, M = 16, ef_construction = 200, {threads} threads",
+        group=f"build, {len(vectors):,} x {vectors.shape[1]}, M = 16, ef_construction = 200, {threads_text(threads)}",
         brief="build",
         params={"n": len(vectors), "M": 16, "ef_construction": 200},
         value=timed.median,
@@ -177,14 +178,14 @@ def _timed(plan: Plan, settings: list[tuple[Built, int]], queries: np.ndarray, t
 def _targets(plan: Plan, built: list[Built], queries: np.ndarray, label: str, n: int, threads: int) -> list[Row]:
     rows = []
     for target in TARGETS:
-        plan.say(f"search: recall@{K} >= {target:.2f}, {threads} threads")
+        plan.say(f"search: recall@{K} >= {target:.2f}, {threads_text(threads)}")
         settings = [(item, ef) for item in built if (ef := smallest_ef(item.recalls, target)) is not None]
         for item in built:
             if all(item is not other for other, _ in settings):
                 plan.skipped.append(f"{item.engine.name}: recall@{K} {item.recalls[MAX_EF]:.3f} at ef = {MAX_EF}, below {target:.2f}")
-        group = f"recall@{K} >= {target:.2f}, {n:,} rows, {threads} threads, batches of {BATCH}"
+        group = f"recall@{K} >= {target:.2f}, {n:,} rows, {threads_text(threads)}, batches of {BATCH}"
         for (item, ef), timed in zip(settings, _timed(plan, settings, queries, threads), strict=True):
-            rows.append(_search_row(item, ef, timed, label, n, threads, group, f"recall ≥ {target:.2f}, {threads} thr."))
+            rows.append(_search_row(item, ef, timed, label, n, threads, group, f"recall ≥ {target:.2f}"))
     return rows
 
 
@@ -193,7 +194,7 @@ def _curve(plan: Plan, built: list[Built], queries: np.ndarray, label: str, n: i
     for ef in CURVE[::2] if plan.quick else CURVE:
         settings = [(item, ef) for item in built]
         for (item, _), timed in zip(settings, _timed(plan, settings, queries, threads), strict=True):
-            rows.append(_search_row(item, ef, timed, label, n, threads, f"curve, {n:,} rows, {threads} threads, batches of {BATCH}"))
+            rows.append(_search_row(item, ef, timed, label, n, threads, f"curve, {n:,} rows, {threads_text(threads)}, batches of {BATCH}"))
     return rows
 
 
