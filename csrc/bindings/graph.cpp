@@ -1,12 +1,10 @@
 #include "graph/index.h"
 
 #include <optional>
-#include <string>
 
-#include <pybind11/stl.h>
-
-#include "base/status.h"
+#include "bindings/arrays.h"
 #include "bindings/module.h"
+#include "bindings/storage.h"
 #include "parallel/pool.h"
 
 namespace py = pybind11;
@@ -15,30 +13,13 @@ namespace nf::bindings {
 namespace {
 
 using graph::Hnsw;
+using Release = py::call_guard<py::gil_scoped_release>;
 
-// No conversion: an array of another type or layout is refused, so that no hidden copy is made here.
-using Floats = py::array_t<float, py::array::c_style>;
-using Bytes = py::array_t<std::uint8_t, py::array::c_style>;
-using Nodes = py::array_t<std::uint32_t, py::array::c_style>;
-
-std::string shape_of(const py::array& array) { return py::str(array.attr("shape")); }
-
-void check_matrix(const Floats& rows, std::size_t dim, const char* what) {
-  if (rows.ndim() == 2 && static_cast<std::size_t>(rows.shape(1)) == dim) return;
-  throw InputError(std::string(what) + ": shape " + shape_of(rows) + " given, (n, " + std::to_string(dim) + ") expected");
-}
-
-std::vector<std::uint32_t> nodes_of(const Nodes& nodes) {
-  if (nodes.ndim() != 1) throw InputError("nodes: shape " + shape_of(nodes) + " given, (n,) expected");
-  return std::vector<std::uint32_t>(nodes.data(), nodes.data() + nodes.size());
-}
-
-template <typename T, typename Array>
-graph::PerNode<T> per_node(const std::optional<Array>& array, std::size_t nq, const char* what) {
-  if (!array) return {};
-  const auto rows = array->ndim() == 2 ? static_cast<std::size_t>(array->shape(0)) : 0;
-  if (rows != 1 && rows != nq) throw InputError(std::string(what) + ": shape " + shape_of(*array) + " given, (1, nodes) or (queries, nodes) expected");
-  return {array->data(), rows, static_cast<std::size_t>(array->shape(1))};
+template <typename T>
+MatrixView<T> aligned_with(const Array<T>& array, std::size_t nq, std::size_t limit, const char* what) {
+  const MatrixView<T> view = matrix(array, limit, what);
+  if (view.rows != 1 && view.rows != nq) throw InputError(std::string(what) + ": one row, or one for each query, expected");
+  return view;
 }
 
 graph::Mode mode_of(const std::string& name) {
@@ -48,7 +29,7 @@ graph::Mode mode_of(const std::string& name) {
   throw InputError("mode: '" + name + "' given, 'automatic', 'walk' or 'scan' expected");
 }
 
-std::unique_ptr<Hnsw> make(std::uint32_t dim, const std::string& metric, std::uint32_t m, std::uint32_t ef_construction, std::uint64_t seed) {
+std::unique_ptr<Hnsw> create(std::uint32_t dim, const std::string& metric, std::uint32_t m, std::uint32_t ef_construction, std::uint64_t seed) {
   graph::Params params;
   params.dim = dim;
   params.metric = metric_of(metric);
@@ -58,93 +39,70 @@ std::unique_ptr<Hnsw> make(std::uint32_t dim, const std::string& metric, std::ui
   return std::make_unique<Hnsw>(params);
 }
 
-std::size_t add(Hnsw& index, const Floats& rows, const Nodes& replaced, int threads) {
-  check_matrix(rows, index.params().dim, "vectors");
-  const std::vector<std::uint32_t> tombs = nodes_of(replaced);
-  const float* data = rows.data();
-  const auto count = static_cast<std::size_t>(rows.shape(0));
-  threads = parallel::resolve_threads(threads);
-  // The arguments keep the arrays alive; only their memory is read. Without Python's lock before the index's: see graph/index.h.
-  const py::gil_scoped_release release;
-  return index.add(data, count, tombs, threads);
+void append(Hnsw& index, const Array<float>& vectors, const Array<std::int64_t>& dead, int threads) {
+  const MatrixView<float> rows = matrix(vectors, index.params().dim, "vectors");
+  const std::vector<std::uint64_t> slots = slot_numbers(dead);
+  const int count = parallel::resolve_threads(threads);
+  const py::gil_scoped_release release;  // before the index's lock; safe: the vectors are held by this frame
+  index.append(rows.data, rows.rows, slots, count);
 }
 
-void remove(Hnsw& index, const Nodes& nodes) {
-  const std::vector<std::uint32_t> tombs = nodes_of(nodes);
-  const py::gil_scoped_release release;
-  index.remove(tombs);
-}
-
-Floats get(const Hnsw& index, const Nodes& nodes) {
-  const std::vector<std::uint32_t> wanted = nodes_of(nodes);
-  Floats rows({wanted.size(), static_cast<std::size_t>(index.params().dim)});
-  float* out = rows.mutable_data();
-  {
-    const py::gil_scoped_release release;
-    index.get(wanted, out);
-  }
-  return rows;
-}
-
-py::tuple search(const Hnsw& index, const Floats& queries, std::size_t k, std::size_t ef, const std::optional<Bytes>& allowed,
-                 const std::optional<Floats>& bias, const std::string& mode, int threads) {
-  check_matrix(queries, index.params().dim, "queries");
+py::tuple search(const Hnsw& index, const Array<float>& queries, std::size_t k, std::size_t limit, std::size_t ef,
+                 const std::optional<Array<bool>>& mask, const std::optional<Array<float>>& bias, int threads, const std::string& mode) {
+  const MatrixView<float> q = matrix(queries, index.params().dim, "queries");
   graph::Request request;
-  request.queries = queries.data();
-  request.nq = static_cast<std::size_t>(queries.shape(0));
+  request.queries = q.data;
+  request.nq = q.rows;
   request.k = k;
   request.ef = ef;
-  request.allowed = per_node<std::uint8_t>(allowed, request.nq, "allowed");
-  request.bias = per_node<float>(bias, request.nq, "bias");
+  request.limit = limit;
+  if (mask) {
+    const MatrixView<bool> given = aligned_with(*mask, q.rows, limit, "filter");
+    request.mask = MatrixView<std::uint8_t>(reinterpret_cast<const std::uint8_t*>(given.data), given.rows, given.cols);
+  }
+  if (bias) request.bias = aligned_with(*bias, q.rows, limit, "bias");
   request.mode = mode_of(mode);
   request.threads = parallel::resolve_threads(threads);
-  py::array_t<std::int64_t> nodes({request.nq, k});
-  Floats scores({request.nq, k});
-  py::array_t<std::int64_t> counts(static_cast<py::ssize_t>(request.nq));
-  const graph::Answer answer{nodes.mutable_data(), scores.mutable_data(), counts.mutable_data()};
+  Found found(q.rows, k);
+  const graph::Answer answer{found.slots.mutable_data(), found.scores.mutable_data(), found.counts.mutable_data()};
   {
-    // Only memory of arrays that this frame holds is touched.
-    const py::gil_scoped_release release;
+    const py::gil_scoped_release release;  // before the index's lock; safe: borrowed and fresh arrays held by this frame
     index.search(request, answer);
   }
-  return py::make_tuple(nodes, scores, counts);
+  return found.as_tuple();
 }
 
-Bytes tombstones(const Hnsw& index) {
-  std::vector<std::uint8_t> dead;
+py::array_t<float> get(const Hnsw& index, const Array<std::int64_t>& given) {
+  const std::vector<std::uint64_t> slots = slot_numbers(given);
+  py::array_t<float> out({slots.size(), static_cast<std::size_t>(index.params().dim)});
+  float* const place = out.mutable_data();
+  const py::gil_scoped_release release;  // before the index's lock
+  index.get(slots, place);
+  return out;
+}
+
+py::array_t<std::int64_t> live_slots(const Hnsw& index) {
+  std::vector<std::uint64_t> slots;
   {
-    const py::gil_scoped_release release;
-    dead = index.tombstones();
+    const py::gil_scoped_release release;  // before the index's lock
+    slots = index.live_nodes();
   }
-  return Bytes(static_cast<py::ssize_t>(dead.size()), dead.data());
+  py::array_t<std::int64_t> out(static_cast<py::ssize_t>(slots.size()));
+  for (std::size_t i = 0; i < slots.size(); ++i) out.mutable_data()[i] = static_cast<std::int64_t>(slots[i]);
+  return out;
 }
 
-template <std::size_t (Hnsw::*Count)() const>
-std::size_t count(const Hnsw& index) {
+void save(const Hnsw& index, const std::string& path, const Sections& sections) {
+  storage::Writer writer("hnsw");
+  const BorrowedSections borrowed(sections);
+  borrowed.give_to(writer);
+  const py::gil_scoped_release release;  // before the index's lock; safe: the buffers are held by `borrowed`
+  index.save(writer, path);
+}
+
+std::unique_ptr<Hnsw> from_container(const std::shared_ptr<storage::MappedFile>& file) {
   const py::gil_scoped_release release;
-  return (index.*Count)();
-}
-
-void save(const Hnsw& index, const std::string& path, const std::map<std::string, py::bytes>& extra) {
-  std::vector<std::pair<std::string, std::string>> sections(extra.begin(), extra.end());
-  const py::gil_scoped_release release;
-  index.save(path, sections);
-}
-
-py::tuple load(const std::string& path, const std::vector<std::string>& extra, bool mmap, bool verify) {
-  std::shared_ptr<storage::MappedFile> file;
-  std::unique_ptr<Hnsw> index;
-  {
-    const py::gil_scoped_release release;
-    file = storage::MappedFile::open(path, "hnsw", mmap, verify);
-    index = Hnsw::load(*file);
-  }
-  py::dict sections;
-  for (const std::string& name : extra) {
-    const storage::Bytes bytes = file->section(name);
-    sections[py::str(name)] = py::bytes(reinterpret_cast<const char*>(bytes.data), bytes.size);
-  }
-  return py::make_tuple(std::move(index), sections);
+  return Hnsw::load(*file);
 }
 
 py::dict params(const Hnsw& index) {
@@ -161,19 +119,20 @@ py::dict params(const Hnsw& index) {
 }  // namespace
 
 void register_graph(py::module_& m) {
-  py::class_<Hnsw>(m, "Hnsw", "A hierarchical navigable small world graph over rows numbered in insertion order.")
-      .def(py::init(&make), py::arg("dim"), py::arg("metric"), py::arg("M"), py::arg("ef_construction"), py::arg("seed"))
-      .def("add", &add, py::arg("rows").noconvert(), py::arg("replaced").noconvert(), py::arg("threads"))
-      .def("remove", &remove, py::arg("nodes").noconvert())
-      .def("get", &get, py::arg("nodes").noconvert())
-      .def("search", &search, py::arg("queries").noconvert(), py::arg("k"), py::arg("ef"), py::arg("allowed").noconvert() = py::none(),
-           py::arg("bias").noconvert() = py::none(), py::arg("mode") = "automatic", py::arg("threads") = 0)
-      .def("tombstones", &tombstones)
-      .def("size", &count<&Hnsw::size>)
-      .def("live", &count<&Hnsw::live>)
-      .def("params", &params)
-      .def("save", &save, py::arg("path"), py::arg("extra"))
-      .def_static("load", &load, py::arg("path"), py::arg("extra"), py::arg("mmap") = true, py::arg("verify") = true);
+  py::class_<Hnsw>(m, "Hnsw", "A hierarchical navigable small world graph, by slot: a row's number in order of insertion.")
+      .def(py::init(&create), py::arg("dim"), py::arg("metric"), py::arg("M"), py::arg("ef_construction"), py::arg("seed"))
+      .def_static("from_container", &from_container, py::arg("file"), "Copies the graph out of an opened file and checks every field of it.")
+      .def("append", &append, py::arg("vectors").noconvert(), py::arg("dead").noconvert(), py::arg("threads") = 0,
+           "Adds rows (n, dim) and makes tombstones of dead slots, as one step for every search.")
+      .def("search", &search, py::arg("queries").noconvert(), py::arg("k"), py::arg("limit"), py::arg("ef"), py::arg("mask").noconvert() = py::none(),
+           py::arg("bias").noconvert() = py::none(), py::arg("threads") = 0, py::arg("mode") = "automatic",
+           "The k best live rows among slots 0..limit-1: slots (nq, k), scores (nq, k), counts (nq,). mode: 'automatic', 'walk' or 'scan'.")
+      .def("get", &get, py::arg("slots").noconvert(), "The stored rows: float32 (n, dim).")
+      .def("live_slots", &live_slots, "The slots of live rows, rising.")
+      .def("params", &params, "dim, metric, M, ef_construction, seed.")
+      .def("save", &save, py::arg("path"), py::arg("sections"), "Writes a container of kind 'hnsw': these sections, then the graph.")
+      .def_property_readonly("slots", py::cpp_function(&Hnsw::size, Release()), "How many slots there are, tombstones included.")
+      .def_property_readonly("live", py::cpp_function(&Hnsw::live, Release()), "How many rows are live.");
 }
 
 }  // namespace nf::bindings

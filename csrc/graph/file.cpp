@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <shared_mutex>
 
 #include "base/status.h"
 #include "graph/index.h"
@@ -66,7 +67,7 @@ void read_rows(const storage::MappedFile& file, const char* name, std::size_t co
   for (std::size_t i = 0; i < count; ++i) std::memcpy(rows[i], values + i * rows.width(), rows.width() * sizeof(T));
 }
 
-// A row may hold any bits: what add() would have refused is refused here.
+// A row may hold any bits: what append() would have refused is refused here.
 void measure_rows(const storage::MappedFile& file, Graph& graph) {
   for (std::size_t i = 0; i < graph.rows.size(); ++i) {
     const float norm = norm_above(graph.rows[i], graph.params.dim);
@@ -121,7 +122,7 @@ void read_tombstones(const storage::MappedFile& file, const Head& head, Graph& g
 
 }  // namespace
 
-void Hnsw::save(const std::string& path, const std::vector<std::pair<std::string, std::string>>& extra) const {
+void Hnsw::save(storage::Writer& writer, const std::string& path) const {
   const std::shared_lock lock(lock_);
   const Graph& graph = *graph_;
   const Params& p = graph.params;
@@ -134,14 +135,12 @@ void Hnsw::save(const std::string& path, const std::vector<std::pair<std::string
                   static_cast<std::uint32_t>(graph.upper.size()),
                   graph.entry,
                   p.seed};
-  storage::Writer writer("hnsw");
   writer.section("graph", &head, sizeof(head));
   write_rows(writer, "rows", graph.rows);
   write_rows(writer, "links0", graph.links0);
   write_rows(writer, "upper", graph.upper);
   writer.section("levels", graph.levels.data(), graph.levels.size());
   writer.section("deleted", graph.deleted.data(), graph.deleted.size());
-  for (const auto& [name, bytes] : extra) writer.section(name, bytes.data(), bytes.size());
   writer.commit(path);
 }
 

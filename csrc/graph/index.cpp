@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <mutex>
+#include <shared_mutex>
 
 #include "base/status.h"
 #include "graph/build.h"
@@ -14,6 +15,10 @@ void check_range(const char* name, std::uint64_t value, std::uint64_t least, std
   if (value >= least && value <= most) return;
   throw InputError(std::string(name) + ": " + std::to_string(value) + " given, " + std::to_string(least) + " to " + std::to_string(most) +
                    " expected");
+}
+
+void check_node(std::uint64_t node, std::size_t size) {
+  if (node >= size) throw InputError("slot " + std::to_string(node) + " given, the index has " + std::to_string(size));
 }
 
 // The rows as they are stored: cosine scales them to norm 1.
@@ -36,11 +41,12 @@ Hnsw::Hnsw(const Params& params) {
   graph_ = std::make_unique<Graph>(params);
 }
 
-std::size_t Hnsw::add(const float* rows, std::size_t count, const std::vector<std::uint32_t>& replaced, int threads) {
+void Hnsw::append(const float* rows, std::size_t count, const std::vector<std::uint64_t>& dead, int threads) {
   const std::vector<float> prepared = prepare(rows, count, params());
   const std::unique_lock lock(lock_);
   Graph& graph = *graph_;
   const std::size_t first = graph.size();
+  for (const std::uint64_t node : dead) check_node(node, first);
   graph.append(prepared.data(), count);
   std::size_t linked = first;
   try {
@@ -52,29 +58,16 @@ std::size_t Hnsw::add(const float* rows, std::size_t count, const std::vector<st
     graph.live -= linked - first;
     throw;
   }
-  for (const std::uint32_t node : replaced) {
-    if (node < first && graph.deleted[node] == 0) {
-      graph.deleted[node] = 1;
-      --graph.live;
-    }
-  }
-  return first;
-}
-
-void Hnsw::remove(const std::vector<std::uint32_t>& nodes) {
-  const std::unique_lock lock(lock_);
-  for (const std::uint32_t node : nodes) {
-    if (node < graph_->size() && graph_->deleted[node] == 0) {
-      graph_->deleted[node] = 1;
-      --graph_->live;
-    }
+  for (const std::uint64_t node : dead) {
+    graph.live -= graph.deleted[node] == 0 ? 1 : 0;
+    graph.deleted[node] = 1;
   }
 }
 
-void Hnsw::get(const std::vector<std::uint32_t>& nodes, float* out) const {
+void Hnsw::get(const std::vector<std::uint64_t>& nodes, float* out) const {
   const std::shared_lock lock(lock_);
   for (std::size_t i = 0; i < nodes.size(); ++i) {
-    if (nodes[i] >= graph_->size()) throw InputError("node " + std::to_string(nodes[i]) + " does not exist");
+    check_node(nodes[i], graph_->size());
     const float* row = graph_->rows[nodes[i]];
     std::copy(row, row + graph_->params.dim, out + i * graph_->params.dim);
   }
@@ -90,9 +83,14 @@ std::size_t Hnsw::live() const {
   return graph_->live;
 }
 
-std::vector<std::uint8_t> Hnsw::tombstones() const {
+std::vector<std::uint64_t> Hnsw::live_nodes() const {
   const std::shared_lock lock(lock_);
-  return graph_->deleted;
+  std::vector<std::uint64_t> nodes;
+  nodes.reserve(graph_->live);
+  for (std::size_t node = 0; node < graph_->size(); ++node) {
+    if (graph_->deleted[node] == 0) nodes.push_back(node);
+  }
+  return nodes;
 }
 
 }  // namespace nf::graph

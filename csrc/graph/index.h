@@ -7,15 +7,16 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <shared_mutex>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "base/view.h"
 #include "graph/graph.h"
 #include "graph/scan.h"
 #include "graph/scratch.h"
 #include "graph/traverse.h"
+#include "parallel/rwlock.h"
 #include "storage/sections.h"
 
 namespace nf::graph {
@@ -26,23 +27,14 @@ enum class Mode {
   scan,       // exact
 };
 
-// One byte or one float per node, for all queries (rows = 1) or one row per query; nodes from `cols` on are not results.
-template <typename T>
-struct PerNode {
-  const T* data = nullptr;
-  std::size_t rows = 0;
-  std::size_t cols = 0;
-
-  const T* row(std::size_t query) const { return data == nullptr ? nullptr : data + (rows == 1 ? 0 : query) * cols; }
-};
-
 struct Request {
   const float* queries = nullptr;  // nq rows of dim finite floats
   std::size_t nq = 0;
   std::size_t k = 10;
   std::size_t ef = 64;
-  PerNode<std::uint8_t> allowed;
-  PerNode<float> bias;
+  std::size_t limit = kNone;       // nodes from here on are not results
+  MatrixView<std::uint8_t> mask;   // (1 or nq, limit), zero: not a result; or none
+  MatrixView<float> bias;          // (1 or nq, limit), finite, added to the exact scores; or none
   Mode mode = Mode::automatic;
   int threads = 1;
 };
@@ -59,23 +51,22 @@ class Hnsw {
   // Throws InputError when a parameter is out of range.
   explicit Hnsw(const Params& params);
 
-  // Adds rows (cosine: scaled to norm 1) and makes tombstones of the nodes they replace, at once for every search. Returns the first new node.
-  // Throws InputError with the row's number for NaN, infinity or a norm beyond float32; then nothing has changed.
-  std::size_t add(const float* rows, std::size_t count, const std::vector<std::uint32_t>& replaced, int threads);
-  void remove(const std::vector<std::uint32_t>& nodes);
+  // Adds rows (cosine: scaled to norm 1) and makes tombstones of `dead` nodes, as one step for every search.
+  // Throws InputError for NaN, infinity or a norm beyond float32 (with the row's number) and for a dead node that does not exist; nothing has
+  // changed then.
+  void append(const float* rows, std::size_t count, const std::vector<std::uint64_t>& dead, int threads);
   // Copies rows as they are stored. Throws InputError when a node does not exist.
-  void get(const std::vector<std::uint32_t>& nodes, float* out) const;
-  // Throws InputError with the query's number as add() does.
+  void get(const std::vector<std::uint64_t>& nodes, float* out) const;
+  // Throws InputError with the query's number as append() does.
   void search(const Request& request, const Answer& answer) const;
 
   const Params& params() const { return graph_->params; }
   std::size_t size() const;  // nodes, tombstones too
   std::size_t live() const;
-  // Node by node, 1 for a tombstone.
-  std::vector<std::uint8_t> tombstones() const;
+  std::vector<std::uint64_t> live_nodes() const;
 
-  // Sections of the graph, then those of the caller, in one container of kind "hnsw".
-  void save(const std::string& path, const std::vector<std::pair<std::string, std::string>>& extra) const;
+  // Writes the container: the sections already in `writer`, then those of the graph.
+  void save(storage::Writer& writer, const std::string& path) const;
   static std::unique_ptr<Hnsw> load(const storage::MappedFile& file);
 
  private:
@@ -84,7 +75,7 @@ class Hnsw {
   void search_one(const Request& request, std::size_t at, const score::Query& query, const Space& space,
                   const std::vector<std::uint32_t>* to_scan, std::size_t matches, const Answer& answer) const;
 
-  mutable std::shared_mutex lock_;
+  mutable parallel::RwLock lock_;
   std::unique_ptr<Graph> graph_;
   mutable ScratchList scratches_;
 };

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <limits>
+#include <shared_mutex>
 
 #include "base/status.h"
 #include "graph/index.h"
@@ -26,28 +27,31 @@ std::vector<score::Query> plan(const Request& request, const Params& params, std
   return queries;
 }
 
-// The keep rule of one query: tombstones, its filter, and the width of its bias (a node without a bias value is no result).
+template <typename T>
+const T* row_of(const MatrixView<T>& view, std::size_t query) {
+  return view.data == nullptr ? nullptr : view.row(view.rows == 1 ? 0 : query);
+}
+
 Keep keep_of(const Graph& graph, const Request& request, std::size_t query) {
   Keep keep;
   if (graph.live < graph.size()) keep.deleted = graph.deleted.data();
-  keep.allowed = request.allowed.row(query);
-  keep.allowed_size = request.allowed.cols;
+  if (request.limit < graph.size()) keep.limit = request.limit;
+  keep.allowed = row_of(request.mask, query);
   return keep;
 }
 
-std::vector<std::uint32_t> kept_nodes(const Keep& keep, std::size_t end) {
+std::vector<std::uint32_t> kept_nodes(const Graph& graph, const Keep& keep) {
   std::vector<std::uint32_t> nodes;
-  for (std::uint32_t node = 0; node < end; ++node) {
+  for (std::uint32_t node = 0; node < std::min(graph.size(), keep.limit); ++node) {
     if (keep(node)) nodes.push_back(node);
   }
   return nodes;
 }
 
 std::size_t count_kept(const Graph& graph, const Keep& keep) {
-  if (keep.allowed == nullptr) return graph.live;
-  const std::size_t end = std::min(graph.size(), keep.allowed_size);
+  if (keep.allowed == nullptr && keep.limit == kNone) return graph.live;
   std::size_t count = 0;
-  for (std::uint32_t node = 0; node < end; ++node) count += keep(node) ? 1 : 0;
+  for (std::uint32_t node = 0; node < std::min(graph.size(), keep.limit); ++node) count += keep(node) ? 1 : 0;
   return count;
 }
 
@@ -61,10 +65,6 @@ bool scan_is_no_more_work(const Graph& graph, std::size_t matches, std::size_t e
 bool scans(const Graph& graph, const Request& request, std::size_t matches) {
   if (request.bias.data != nullptr || request.mode == Mode::scan) return true;
   return request.mode == Mode::automatic && scan_is_no_more_work(graph, matches, std::max(request.ef, request.k));
-}
-
-std::size_t end_of(const Graph& graph, const Request& request) {
-  return request.bias.data == nullptr ? graph.size() : std::min(graph.size(), request.bias.cols);
 }
 
 // The k nearest of scratch.best, scored in float64.
@@ -105,20 +105,21 @@ void Hnsw::search_one(const Request& request, std::size_t at, const score::Query
   const bool too_few = scratch->scored.size() < std::min(request.k, matches);
   if (exact || (too_few && request.mode == Mode::automatic)) {
     std::vector<std::uint32_t> own;
-    if (to_scan == nullptr) own = kept_nodes(keep, end_of(graph, request));
-    scan(graph, space, query, to_scan != nullptr ? *to_scan : own, request.bias.row(at), request.k, *scratch);
+    if (to_scan == nullptr) own = kept_nodes(graph, keep);
+    scan(graph, space, query, to_scan != nullptr ? *to_scan : own, row_of(request.bias, at), request.k, *scratch);
   }
   write_answer(scratch->scored, at, request.k, answer);
 }
 
 void Hnsw::search(const Request& request, const Answer& answer) const {
+  if (request.nq == 0) return;
   std::vector<float> unit;
   const std::vector<score::Query> queries = plan(request, params(), unit);
   const std::shared_lock lock(lock_);
   const Graph& graph = *graph_;
   const Space space(graph.params);
   // One filter for all queries is counted, and listed when it will be scanned, once.
-  const bool shared = request.allowed.rows <= 1;
+  const bool shared = request.mask.rows <= 1;
   std::size_t matches = 0;
   std::vector<std::uint32_t> listed;
   const std::vector<std::uint32_t>* to_scan = nullptr;
@@ -126,7 +127,7 @@ void Hnsw::search(const Request& request, const Answer& answer) const {
     const Keep keep = keep_of(graph, request, 0);
     matches = count_kept(graph, keep);
     if (scans(graph, request, matches)) {
-      listed = kept_nodes(keep, end_of(graph, request));
+      listed = kept_nodes(graph, keep);
       to_scan = &listed;
     }
   }
