@@ -142,8 +142,8 @@ def signatures(sets: Shingles) -> U64:
     """Returns ``(n, 120)`` MinHash values: column j is the least of one hash function over a text's shingles."""
     n, columns = len(sets.starts) - 1, BANDS * ROWS
     result = np.empty((n, columns), np.uint64)
-    # Fixed constants: the same texts give the same clusters in every run.
-    salts = np.random.default_rng(0).integers(1, 2**63, size=(columns, 2), dtype=np.uint64) | np.uint64(1)
+    # Odd factors and addends from fixed counters: the same texts give the same clusters in every run and with every version of numpy.
+    salts = _mix(np.arange(1, 2 * columns + 1, dtype=np.uint64)).reshape(columns, 2) | np.uint64(1)
     i = 0
     while i < n:
         j = max(i + 1, int(np.searchsorted(sets.starts, sets.starts[i] + _CHUNK, side="right")) - 1)
