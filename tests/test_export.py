@@ -182,7 +182,7 @@ def test_int8_figures_are_measured(exported: Bundle) -> None:
 
 
 def test_retrieval_loss_of_known_rankings(tiny_model: Path) -> None:
-    """Documents sit on a circle; the bad graph turns each query by 1.4 of their steps, so that its document comes third: nDCG 1 / log2(4)."""
+    """Documents sit on a circle; the bad graph turns each query by 1.4 of their steps: its document comes third, nDCG 1 / log2(4)."""
     tower = Tower.load(tiny_model)
     words = sorted(set(WORDS))[:30]
     documents, queries = words[:20], words[20:]

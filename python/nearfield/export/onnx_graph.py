@@ -96,7 +96,7 @@ def fuse(source: Path, target: Path, *, heads: int, hidden: int) -> bool:
     """Rewrites attention, layer norms and embeddings as onnxruntime's fused operators; returns whether any attention was fused.
 
     onnxruntime's optimization at load finds none of the attention in the graphs that transformers 5 gives (0 of 6 layers of
-    all-MiniLM-L6-v2, 282 nodes); its offline optimizer finds all (73 nodes). On an AVX2 machine that made no difference to fp32 (10.3 against
+    all-MiniLM-L6-v2, 282 nodes); its offline optimizer finds all (73 nodes). On an AVX2 machine that made no difference to fp32 (10.3 and
     10.4 s for the same texts) and took 8 % off int8.
     """
     from onnxruntime.transformers import optimizer
