@@ -1,7 +1,78 @@
+// Single kernels of the active target, for tests and benchmarks.
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "bindings/arrays.h"
 #include "bindings/module.h"
+#include "kernels/dispatch.h"
+
+namespace py = pybind11;
 
 namespace nf::bindings {
+namespace {
 
-void register_kernels(pybind11::module_&) {}
+// The shapes are checked, and the arrays are borrowed: C-contiguous arrays of exactly this dtype, at any alignment.
+template <typename T>
+void check_pair(const Array<T>& q, const Array<T>& r) {
+  if (q.ndim() != 2 || r.ndim() != 2 || q.shape(1) != r.shape(1)) throw InputError("two matrices with the same number of columns expected");
+}
+
+template <typename In, typename Out, typename Kernel>
+py::array_t<Out> block(const Kernel& kernel, const Array<In>& q, const Array<In>& r) {
+  check_pair(q, r);
+  py::array_t<Out> out({q.shape(0), r.shape(0)});
+  const std::size_t nq = static_cast<std::size_t>(q.shape(0)), nr = static_cast<std::size_t>(r.shape(0)), dim = static_cast<std::size_t>(q.shape(1));
+  const In* qp = q.data();
+  const In* rp = r.data();
+  Out* op = out.mutable_data();
+  {
+    const py::gil_scoped_release release;  // safe: only borrowed memory of arrays that the caller's frame holds
+    kernel.block(qp, dim, nq, rp, dim, nr, dim, op, nr);
+  }
+  return out;
+}
+
+template <typename In, typename Out, typename Kernel>
+py::array_t<Out> pairs(const Kernel& kernel, const Array<In>& q, const Array<In>& r) {
+  check_pair(q, r);
+  if (q.shape(0) != r.shape(0)) throw InputError("two matrices with the same number of rows expected");
+  py::array_t<Out> out(q.shape(0));
+  const std::size_t dim = static_cast<std::size_t>(q.shape(1));
+  for (py::ssize_t i = 0; i < q.shape(0); ++i) out.mutable_data()[i] = kernel.pair(q.data() + i * q.shape(1), r.data() + i * q.shape(1), dim);
+  return out;
+}
+
+template <typename In, typename Out, typename Kernel>
+py::array_t<Out> gather(const Kernel& kernel, const Array<In>& q, const Array<In>& r) {
+  check_pair(q, r);
+  if (q.shape(0) != 1) throw InputError("one query expected");
+  const std::size_t n = static_cast<std::size_t>(r.shape(0)), dim = static_cast<std::size_t>(q.shape(1));
+  std::vector<const In*> rows(n);
+  for (std::size_t i = 0; i < n; ++i) rows[i] = r.data() + i * dim;
+  py::array_t<Out> out(r.shape(0));
+  kernel.gather(q.data(), rows.data(), n, dim, out.mutable_data());
+  return out;
+}
+
+template <typename In, typename Out, typename Get>
+void define(py::module_& m, const std::string& name, Get get, const char* what) {
+  const std::string doc = what;
+  m.def((name + "_block").c_str(), [get](const Array<In>& q, const Array<In>& r) { return block<In, Out>(get(), q, r); },
+        py::arg("queries").noconvert(), py::arg("rows").noconvert(), (doc + " of every query (nq, d) with every row (n, d): (nq, n).").c_str());
+  m.def((name + "_pairs").c_str(), [get](const Array<In>& q, const Array<In>& r) { return pairs<In, Out>(get(), q, r); },
+        py::arg("queries").noconvert(), py::arg("rows").noconvert(), (doc + " of query i (n, d) with row i (n, d): (n,).").c_str());
+  m.def((name + "_gather").c_str(), [get](const Array<In>& q, const Array<In>& r) { return gather<In, Out>(get(), q, r); },
+        py::arg("query").noconvert(), py::arg("rows").noconvert(), (doc + " of one query (1, d) with rows given by pointers: (n,).").c_str());
+}
+
+}  // namespace
+
+void register_kernels(py::module_& m) {
+  define<float, float>(m, "dot_f32", &kernels::dot_f32, "Inner products");
+  define<float, float>(m, "l2sqr_f32", &kernels::l2sqr_f32, "Squared distances");
+  define<std::int8_t, std::int32_t>(
+      m, "dot_i8", [] { return kernels::dot_i8(); }, "Exact integer inner products");
+}
 
 }  // namespace nf::bindings

@@ -1,0 +1,41 @@
+#include "score/collector.h"
+
+#include <algorithm>
+
+namespace nf::score {
+
+// The k-th largest lower bound is reached by k candidates; whatever cannot reach it goes.
+void Collector::raise_threshold() {
+  if (kept_.size() < k_) return;
+  const auto kth = kept_.begin() + static_cast<std::ptrdiff_t>(k_ - 1);
+  std::nth_element(kept_.begin(), kth, kept_.end(), [](const Candidate& a, const Candidate& b) { return a.lower > b.lower; });
+  threshold_ = std::max(threshold_, kth->lower);
+  kept_.erase(std::remove_if(kept_.begin(), kept_.end(), [this](const Candidate& each) { return each.upper < threshold_; }), kept_.end());
+}
+
+void Collector::make_exact(const ExactScore& exact) {
+  for (Candidate& each : kept_) {
+    if (each.lower != each.upper) each.lower = each.upper = exact(each.slot);
+  }
+}
+
+void Collector::shrink(const ExactScore& exact) {
+  raise_threshold();
+  if (kept_.size() <= capacity_ / 2) return;
+  // Many scores within one error bound of each other, duplicates for example: only exact scores tell them apart.
+  make_exact(exact);
+  const auto kth = kept_.begin() + static_cast<std::ptrdiff_t>(k_ - 1);
+  std::nth_element(kept_.begin(), kth, kept_.end(), ranks_before);
+  threshold_ = std::max(threshold_, kth->lower);
+  kept_.resize(k_);
+}
+
+const std::vector<Candidate>& Collector::finish(const ExactScore& exact) {
+  raise_threshold();
+  make_exact(exact);
+  std::sort(kept_.begin(), kept_.end(), ranks_before);
+  if (kept_.size() > k_) kept_.resize(k_);
+  return kept_;
+}
+
+}  // namespace nf::score

@@ -1,0 +1,56 @@
+// The running top-k of one query: candidates as intervals that hold their exact score, narrowed to exact scores only where it matters.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <limits>
+#include <vector>
+
+namespace nf::score {
+
+struct Candidate {
+  double lower;  // lower <= exact score <= upper; both equal the exact score once it has been computed
+  double upper;
+  std::uint64_t slot;
+};
+
+// Larger score first; equal scores in order of insertion.
+inline bool ranks_before(const Candidate& a, const Candidate& b) { return a.lower != b.lower ? a.lower > b.lower : a.slot < b.slot; }
+
+// The exact float64 score of a slot.
+using ExactScore = std::function<double(std::uint64_t slot)>;
+
+class Collector {
+ public:
+  explicit Collector(std::size_t k) : k_(k), capacity_(2 * k + 256) {}
+
+  // No candidate whose upper bound lies below this can be among the k best: k candidates are certain to score at least as much.
+  double threshold() const { return threshold_; }
+
+  void offer(const Candidate& candidate, const ExactScore& exact) {
+    if (candidate.upper < threshold_) return;
+    kept_.push_back(candidate);
+    if (kept_.size() >= capacity_) shrink(exact);
+  }
+
+  // Takes over what another part of the rows collected.
+  void absorb(const Collector& other, const ExactScore& exact) {
+    for (const Candidate& candidate : other.kept_) offer(candidate, exact);
+  }
+
+  // The k best (fewer when fewer were offered), best first, with exact scores.
+  const std::vector<Candidate>& finish(const ExactScore& exact);
+
+ private:
+  void raise_threshold();
+  void make_exact(const ExactScore& exact);
+  void shrink(const ExactScore& exact);
+
+  std::size_t k_;
+  std::size_t capacity_;  // memory stays bounded even when every row has the same score
+  double threshold_ = -std::numeric_limits<double>::infinity();
+  std::vector<Candidate> kept_;
+};
+
+}  // namespace nf::score

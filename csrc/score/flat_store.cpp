@@ -1,0 +1,245 @@
+#include "score/flat_store.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <mutex>
+#include <shared_mutex>
+#include <string>
+
+#include "codec/rows.h"
+#include "parallel/pool.h"
+#include "score/door.h"
+
+namespace nf::score {
+namespace {
+
+using Reading = std::shared_lock<parallel::RwLock>;
+using Writing = std::unique_lock<parallel::RwLock>;
+
+// An add of at least this many rows becomes a segment as it is; smaller ones are copied into a growing segment.
+constexpr std::size_t kOwnSegmentRows = 4096;
+constexpr std::size_t kMinSegmentRows = 64;
+
+// A float32 that is not below the norm.
+float rounded_up(double norm) {
+  const float rounded = static_cast<float>(norm);
+  return rounded >= norm ? rounded : std::nextafter(rounded, std::numeric_limits<float>::infinity());
+}
+
+std::size_t checked_dim(std::size_t dim) {
+  if (dim < 1 || dim > kMaxDim) throw InputError("dim: " + std::to_string(dim) + " given, 1 to " + std::to_string(kMaxDim) + " expected");
+  return dim;
+}
+
+float stored_norm(Storage storage, const unsigned char* encoded, std::size_t dim, float* place) {
+  codec::decode_rows(storage, encoded, 1, dim, place);
+  return std::min(rounded_up(std::sqrt(dot64(place, place, dim))), std::numeric_limits<float>::max());
+}
+
+}  // namespace
+
+FlatStore::FlatStore(std::size_t dim, Metric metric, Storage storage)
+    : dim_(checked_dim(dim)), metric_(metric), storage_(storage), row_bytes_(codec::row_bytes(storage, dim)) {}
+
+FlatStore::FlatStore(std::shared_ptr<storage::MappedFile> file, std::size_t dim, Metric metric, Storage storage, std::size_t count)
+    : FlatStore(dim, metric, storage) {
+  file_ = std::move(file);
+  const storage::Bytes rows = file_->section("rows");
+  if (count > rows.size / row_bytes_ || count * row_bytes_ != rows.size) {
+    throw FormatError(file_->path() + ": section rows has " + std::to_string(rows.size) + " bytes, " + std::to_string(count) + " rows of " +
+                      std::to_string(row_bytes_) + " bytes expected: the file is damaged");
+  }
+  const std::size_t tiles = (count + kTileRows - 1) / kTileRows;
+  const float* norms = file_->section("tile_norms").as<float>(tiles, "tile_norms");
+  tiles_.reserve(tiles);
+  for (std::size_t t = 0; t < tiles; ++t) {
+    if (!(norms[t] >= 0.0f && norms[t] <= std::numeric_limits<float>::max())) {
+      throw FormatError(file_->path() + ": section tile_norms holds a value that is no norm: the file is damaged");
+    }
+    const std::size_t first = t * kTileRows;
+    tiles_.push_back(Tile{rows.data + first * row_bytes_, first, std::min(kTileRows, count - first), norms[t]});
+  }
+  segments_.push_back(Segment{{}, 0, count});
+  live_.assign(count, 1);
+}
+
+std::size_t FlatStore::slots() const {
+  const Reading reading(lock_);
+  return live_.size();
+}
+
+std::size_t FlatStore::live() const {
+  const Reading reading(lock_);
+  return live_.size() - dead_count_;
+}
+
+FlatStore::Encoded FlatStore::encode(MatrixView<float> rows, int threads) const {
+  Encoded encoded{AlignedBuffer<unsigned char>(rows.rows * row_bytes_), std::vector<float>(rows.rows)};
+  raise_if_bad(parallel::parallel_for(rows.rows, threads, [&](std::size_t begin, std::size_t end, std::size_t) {
+    AlignedBuffer<float> place(dim_);
+    for (std::size_t i = begin; i < end; ++i) {
+      const float* row = rows.row(i);
+      const double norm = checked_norm(row, dim_, "vectors", i);
+      unsigned char* const target = encoded.rows.data() + i * row_bytes_;
+      if (metric_ == Metric::cosine) {
+        normalize(row, dim_, norm, place.data());
+        row = place.data();
+      }
+      codec::encode_row(storage_, row, dim_, target);
+      encoded.norms[i] = stored_norm(storage_, target, dim_, place.data());
+    }
+  }));
+  return encoded;
+}
+
+void FlatStore::append(MatrixView<float> rows, const std::vector<std::uint64_t>& dead, int threads) {
+  Encoded encoded = encode(rows, threads);  // the long part, before the lock
+  const Writing writing(lock_);
+  for (const std::uint64_t slot : dead) {
+    if (slot >= live_.size()) throw InputError("slot " + std::to_string(slot) + " does not exist");
+  }
+  reserve_for(rows.rows);  // what may run out of memory, before anything changes
+  if (rows.rows >= kOwnSegmentRows) {
+    adopt(std::move(encoded), rows.rows);
+  } else {
+    place(encoded.rows.data(), encoded.norms.data(), rows.rows);
+  }
+  live_.resize(live_.size() + rows.rows, 1);
+  for (const std::uint64_t slot : dead) {
+    dead_count_ += live_[slot];
+    live_[slot] = 0;
+  }
+}
+
+void FlatStore::reserve_for(std::size_t more) {
+  const auto grow = [](auto& vector, std::size_t extra) {
+    const std::size_t needed = vector.size() + extra;
+    if (needed > vector.capacity()) vector.reserve(std::max(needed, vector.capacity() + vector.capacity() / 2));
+  };
+  grow(live_, more);
+  grow(tiles_, more / kTileRows + 3);
+  grow(segments_, 2);
+}
+
+void FlatStore::adopt(Encoded encoded, std::size_t count) {
+  segments_.push_back(Segment{std::move(encoded.rows), count, count});
+  extend_tiles(segments_.back().owned.data(), encoded.norms.data(), count, true);
+}
+
+void FlatStore::place(const unsigned char* rows, const float* norms, std::size_t count) {
+  const std::size_t room = segments_.empty() ? 0 : segments_.back().capacity - std::min(segments_.back().capacity, segments_.back().count);
+  const std::size_t first = std::min(count, room), rest = count - first;
+  Segment fresh;
+  if (rest != 0) {
+    fresh.capacity = std::max(rest, std::clamp(live_.size() / 2, kMinSegmentRows, kOwnSegmentRows));
+    fresh.owned = AlignedBuffer<unsigned char>(fresh.capacity * row_bytes_);
+  }
+  const auto fill = [&](Segment& segment, const unsigned char* from, const float* from_norms, std::size_t rows_in) {
+    unsigned char* const target = segment.owned.data() + segment.count * row_bytes_;
+    std::memcpy(target, from, rows_in * row_bytes_);
+    extend_tiles(target, from_norms, rows_in, segment.count == 0);
+    segment.count += rows_in;
+  };
+  if (first != 0) fill(segments_.back(), rows, norms, first);
+  if (rest != 0) {
+    segments_.push_back(std::move(fresh));
+    fill(segments_.back(), rows + first * row_bytes_, norms + first, rest);
+  }
+}
+
+// Enters rows that lie one after the other in a segment's memory; a tile never crosses segments.
+void FlatStore::extend_tiles(const unsigned char* rows, const float* norms, std::size_t count, bool new_segment) {
+  std::uint64_t slot = tiles_.empty() ? 0 : tiles_.back().first + tiles_.back().count;
+  for (std::size_t i = 0; i < count; ++i, ++slot) {
+    if ((new_segment && i == 0) || tiles_.empty() || tiles_.back().count == kTileRows) {
+      tiles_.push_back(Tile{rows + i * row_bytes_, slot, 0, 0.0f});
+    }
+    Tile& tile = tiles_.back();
+    ++tile.count;
+    tile.max_norm = std::max(tile.max_norm, norms[i]);
+  }
+}
+
+void FlatStore::search(MatrixView<float> queries, const Options& options, std::size_t limit, std::int64_t* slots, float* scores,
+                       std::int64_t* counts) const {
+  const Reading reading(lock_);
+  if (limit > live_.size()) throw InputError("limit beyond the last slot");
+  Rows rows;
+  rows.dim = dim_;
+  rows.metric = metric_;
+  rows.storage = storage_;
+  rows.tiles = tiles_.data();
+  rows.tile_count = static_cast<std::size_t>(
+      std::lower_bound(tiles_.begin(), tiles_.end(), limit, [](const Tile& tile, std::size_t end) { return tile.first < end; }) - tiles_.begin());
+  rows.slots = limit;
+  rows.live = dead_count_ == 0 ? nullptr : live_.data();
+  score::search(rows, queries, options, slots, scores, counts);
+}
+
+const unsigned char* FlatStore::row(std::uint64_t slot) const {
+  const auto after = std::upper_bound(tiles_.begin(), tiles_.end(), slot, [](std::uint64_t s, const Tile& tile) { return s < tile.first; });
+  const Tile& tile = *(after - 1);
+  return tile.rows + (slot - tile.first) * row_bytes_;
+}
+
+void FlatStore::get(const std::vector<std::uint64_t>& slots, float* out) const {
+  const Reading reading(lock_);
+  for (std::size_t i = 0; i < slots.size(); ++i) {
+    if (slots[i] >= live_.size()) throw InputError("slot " + std::to_string(slots[i]) + " does not exist");
+    codec::decode_rows(storage_, row(slots[i]), 1, dim_, out + i * dim_);
+  }
+}
+
+std::vector<std::uint64_t> FlatStore::live_slots() const {
+  const Reading reading(lock_);
+  std::vector<std::uint64_t> slots;
+  slots.reserve(live_.size() - dead_count_);
+  for (std::size_t slot = 0; slot < live_.size(); ++slot) {
+    if (live_[slot] != 0) slots.push_back(slot);
+  }
+  return slots;
+}
+
+std::unique_ptr<FlatStore> FlatStore::compacted() const {
+  const Reading reading(lock_);
+  auto store = std::make_unique<FlatStore>(dim_, metric_, storage_);
+  const std::size_t count = live_.size() - dead_count_;
+  Encoded kept{AlignedBuffer<unsigned char>(count * row_bytes_), std::vector<float>(count)};
+  std::size_t at = 0;
+  for (const Tile& tile : tiles_) {
+    for (std::size_t j = 0; j < tile.count; ++j) {
+      if (live_[tile.first + j] == 0) continue;
+      std::memcpy(kept.rows.data() + at * row_bytes_, tile.rows + j * row_bytes_, row_bytes_);
+      kept.norms[at++] = tile.max_norm;  // an upper bound is all that a tile's norm has to be
+    }
+  }
+  if (count != 0) store->adopt(std::move(kept), count);
+  store->live_.assign(count, 1);
+  return store;
+}
+
+void FlatStore::save(storage::Writer& writer, const std::string& path) const {
+  const Reading reading(lock_);
+  std::vector<float> norms;
+  std::size_t kept = 0;
+  writer.section("rows");
+  for (const Tile& tile : tiles_) {
+    for (std::size_t j = 0; j < tile.count; ++j) {
+      if (live_[tile.first + j] == 0) continue;
+      if (kept++ % kTileRows == 0) norms.push_back(0.0f);
+      norms.back() = std::max(norms.back(), tile.max_norm);
+    }
+    for (std::size_t j = 0; j < tile.count;) {
+      std::size_t end = j;
+      while (end < tile.count && live_[tile.first + end] != 0) ++end;
+      if (end > j) writer.piece(tile.rows + j * row_bytes_, (end - j) * row_bytes_);
+      j = end + 1;
+    }
+  }
+  writer.section("tile_norms", norms.data(), norms.size() * sizeof(float));
+  writer.commit(path);
+}
+
+}  // namespace nf::score

@@ -1,0 +1,85 @@
+// Rows for exact search: appended, marked dead, never moved. A slot is a row's number in order of insertion and stays its name.
+//
+// Searches share a lock, append and remove take it alone. Memory grows by segments, so no append copies the rows before it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/aligned.h"
+#include "base/metric.h"
+#include "base/view.h"
+#include "parallel/rwlock.h"
+#include "score/scan.h"
+#include "storage/sections.h"
+
+namespace nf::score {
+
+constexpr std::size_t kMaxDim = 65536;
+
+class FlatStore {
+ public:
+  FlatStore(std::size_t dim, Metric metric, Storage storage);
+
+  // Borrows `count` rows from the file (sections "rows" and "tile_norms"), which it keeps alive. Throws FormatError when the sections
+  // do not have the sizes that dim, storage and count ask for.
+  FlatStore(std::shared_ptr<storage::MappedFile> file, std::size_t dim, Metric metric, Storage storage, std::size_t count);
+
+  std::size_t dim() const { return dim_; }
+  Metric metric() const { return metric_; }
+  Storage storage() const { return storage_; }
+  std::size_t slots() const;
+  std::size_t live() const;
+
+  // Appends rows as slots slots().. and marks `dead` slots dead, as one step for every search. All or nothing.
+  // Throws InputError "vectors: row ..." for NaN, infinity or a norm beyond float32, and for a dead slot that does not exist.
+  void append(MatrixView<float> rows, const std::vector<std::uint64_t>& dead, int threads);
+
+  // As score::search, over slots 0..limit-1 (limit <= slots()); mask and bias have `limit` columns.
+  void search(MatrixView<float> queries, const Options& options, std::size_t limit, std::int64_t* slots, float* scores, std::int64_t* counts) const;
+
+  // The stored rows (cosine: unit rows; decoded), dense. Throws InputError for a slot that does not exist.
+  void get(const std::vector<std::uint64_t>& slots, float* out) const;
+
+  std::vector<std::uint64_t> live_slots() const;
+
+  // A store of the live rows alone, renumbered 0.. in order.
+  std::unique_ptr<FlatStore> compacted() const;
+
+  // Writes a container of kind "flat": the live rows in order, after the sections already in `writer`.
+  void save(storage::Writer& writer, const std::string& path) const;
+
+ private:
+  struct Segment {
+    AlignedBuffer<unsigned char> owned;  // empty when the rows lie in file_
+    std::size_t capacity = 0;            // rows that fit into owned
+    std::size_t count = 0;
+  };
+  struct Encoded {
+    AlignedBuffer<unsigned char> rows;
+    std::vector<float> norms;
+  };
+
+  Encoded encode(MatrixView<float> rows, int threads) const;
+  void reserve_for(std::size_t more);
+  void place(const unsigned char* rows, const float* norms, std::size_t count);
+  void adopt(Encoded encoded, std::size_t count);
+  void extend_tiles(const unsigned char* rows, const float* norms, std::size_t count, bool new_segment);
+  const unsigned char* row(std::uint64_t slot) const;
+
+  const std::size_t dim_;
+  const Metric metric_;
+  const Storage storage_;
+  const std::size_t row_bytes_;
+  std::shared_ptr<storage::MappedFile> file_;
+  mutable parallel::RwLock lock_;
+  std::vector<Segment> segments_;
+  std::vector<Tile> tiles_;
+  std::vector<std::uint8_t> live_;
+  std::size_t dead_count_ = 0;
+};
+
+}  // namespace nf::score

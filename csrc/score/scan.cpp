@@ -1,0 +1,246 @@
+#include "score/scan.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include "base/aligned.h"
+#include "codec/rows.h"
+#include "kernels/dispatch.h"
+#include "parallel/pool.h"
+#include "score/door.h"
+#include "score/plan.h"
+
+namespace nf::score {
+namespace {
+
+// A block of queries that stays in a 512 KiB second-level cache beside the rows' stream; a multiple of 12 suits 3- and 4-query kernels.
+constexpr std::size_t kQueryBlockBytes = 128 * 1024;
+constexpr std::size_t kMaxQueryBlock = 96;
+// With this many queries for each thread, threads take queries apart; with fewer, they take rows apart.
+constexpr std::size_t kQueriesPerThread = 32;
+// Products below which a further thread costs more to wake (some 10 us) than it saves at 10^10 a second.
+constexpr std::size_t kProductsPerThread = 1 << 18;
+// Scores looked at together: a run without any candidate is passed by with vector compares.
+constexpr std::size_t kRun = 16;
+
+std::size_t query_block(std::size_t dim) {
+  const std::size_t fit = kQueryBlockBytes / (std::max<std::size_t>(dim, 1) * sizeof(float));
+  return std::clamp<std::size_t>(fit / 12 * 12, 12, kMaxQueryBlock);
+}
+
+// Everything the threads share, read-only.
+struct Task {
+  const Rows& rows;
+  const Options& options;
+  std::vector<Query> queries;
+  AlignedBuffer<float> unit_queries;  // cosine only
+  const kernels::DotF32* dot;
+  const kernels::L2SqrF32* l2sqr;
+
+  Task(const Rows& rows_, MatrixView<float> given, const Options& options_)
+      : rows(rows_), options(options_), queries(given.rows), dot(&kernels::dot_f32()), l2sqr(&kernels::l2sqr_f32()) {
+    const bool unit = rows.metric == Metric::cosine;
+    if (unit) unit_queries = AlignedBuffer<float>(given.rows * rows.dim);
+    for (std::size_t i = 0; i < given.rows; ++i) {
+      const double norm = checked_norm(given.row(i), rows.dim, "queries", i);
+      float* const place = unit ? unit_queries.data() + i * rows.dim : nullptr;
+      if (unit) normalize(given.row(i), rows.dim, norm, place);
+      queries[i] = Query{given.row(i), unit ? place : given.row(i), norm};
+    }
+  }
+
+  bool allowed(std::size_t query, std::uint64_t slot) const {
+    if (rows.live != nullptr && rows.live[slot] == 0) return false;
+    const MatrixView<std::uint8_t>& mask = options.mask;
+    return mask.data == nullptr || mask.row(mask.rows == 1 ? 0 : query)[slot] != 0;
+  }
+
+  double bias(std::size_t query, std::uint64_t slot) const {
+    const MatrixView<float>& bias = options.bias;
+    return bias.data == nullptr ? 0.0 : static_cast<double>(bias.row(bias.rows == 1 ? 0 : query)[slot]);
+  }
+
+  bool any_allowed(const Tile& tile) const {
+    if (options.mask.rows > 1) return true;
+    for (std::size_t j = 0; j < tile.count; ++j) {
+      if (allowed(0, tile.first + j)) return true;
+    }
+    return false;
+  }
+};
+
+// One thread's memory.
+struct Scratch {
+  AlignedBuffer<float> scores;
+  AlignedBuffer<float> decoded;  // a tile's rows, or one row while exact scores are computed
+  Scratch(const Rows& rows, std::size_t queries)
+      : scores(queries * kTileRows), decoded(rows.storage == Storage::float32 ? 0 : (kTileRows + 1) * rows.dim) {}
+};
+
+const float* row_as_float(const Rows& rows, const unsigned char* encoded, float* place) {
+  if (rows.storage == Storage::float32) return reinterpret_cast<const float*>(encoded);
+  codec::decode_rows(rows.storage, encoded, 1, rows.dim, place);
+  return place;
+}
+
+const unsigned char* encoded_row(const Rows& rows, std::uint64_t slot) {
+  const Tile* const end = rows.tiles + rows.tile_count;
+  const Tile& tile = *(std::upper_bound(rows.tiles, end, slot, [](std::uint64_t s, const Tile& each) { return s < each.first; }) - 1);
+  return tile.rows + (slot - tile.first) * codec::row_bytes(rows.storage, rows.dim);
+}
+
+double exact_score(const Task& task, std::size_t index, const float* row, std::uint64_t slot) {
+  const Query& query = task.queries[index];
+  const std::size_t dim = task.rows.dim;
+  double score = 0.0;
+  switch (task.rows.metric) {
+    case Metric::cosine: score = query.norm == 0.0 ? 0.0 : dot64(query.raw, row, dim) / query.norm; break;
+    case Metric::ip: score = dot64(query.raw, row, dim); break;
+    case Metric::l2: score = -l2sqr64(query.raw, row, dim); break;
+  }
+  score += task.bias(index, slot);
+  // Only a damaged file opened without verification holds NaN; every comparison below needs an order.
+  return std::isnan(score) ? -std::numeric_limits<double>::infinity() : score;
+}
+
+ExactScore exact_for(const Task& task, std::size_t index, Scratch& scratch) {
+  return [&task, index, &scratch](std::uint64_t slot) {
+    float* const place = scratch.decoded.data() == nullptr ? nullptr : scratch.decoded.data() + kTileRows * task.rows.dim;
+    return exact_score(task, index, row_as_float(task.rows, encoded_row(task.rows, slot), place), slot);
+  };
+}
+
+// Offers every row of the tile with its exact score: for values that float32 cannot hold.
+void offer_exactly(const Task& task, std::size_t index, const Tile& tile, Collector& best, const ExactScore& exact) {
+  for (std::size_t j = 0; j < tile.count; ++j) {
+    const std::uint64_t slot = tile.first + j;
+    if (!task.allowed(index, slot)) continue;
+    const double score = exact(slot);
+    best.offer(Candidate{score, score, slot}, exact);
+  }
+}
+
+// Offers the rows of the tile whose scanned value (times `sign`) can still matter.
+void offer_scanned(const Task& task, std::size_t index, const Tile& tile, const float* values, double sign, Collector& best, const ExactScore& exact) {
+  const Bound bound = Bound::of(task.rows.metric, task.rows.dim, task.queries[index], tile.max_norm);
+  const bool biased = task.options.bias.data != nullptr;
+  const float factor = static_cast<float>(sign);
+  for (std::size_t run = 0; run < tile.count; run += kRun) {
+    const std::size_t end = std::min(run + kRun, tile.count);
+    if (!biased) {
+      const float cut = std::nextafter(static_cast<float>(bound.cut(best.threshold())), -std::numeric_limits<float>::infinity());
+      int hits = 0;
+      for (std::size_t j = run; j < end; ++j) hits += factor * values[j] >= cut ? 1 : 0;
+      if (hits == 0) continue;
+    }
+    for (std::size_t j = run; j < end; ++j) {
+      const std::uint64_t slot = tile.first + j;
+      const Candidate candidate = bound.around(sign * static_cast<double>(values[j]), biased ? task.bias(index, slot) : 0.0, slot);
+      if (candidate.upper >= best.threshold() && task.allowed(index, slot)) best.offer(candidate, exact);
+    }
+  }
+}
+
+// Scans tiles [tile_begin, tile_end) for queries [begin, end); best[i] belongs to query begin + i.
+void scan(const Task& task, std::size_t begin, std::size_t end, std::size_t tile_begin, std::size_t tile_end, Scratch& scratch, Collector* best) {
+  const Rows& rows = task.rows;
+  const std::size_t nq = end - begin, dim = rows.dim;
+  const float* const queries = task.queries[begin].scan;
+  const std::size_t q_stride = nq > 1 ? static_cast<std::size_t>(task.queries[begin + 1].scan - queries) : dim;
+  std::vector<ExactScore> exact;
+  for (std::size_t i = 0; i < nq; ++i) exact.push_back(exact_for(task, begin + i, scratch));
+  for (std::size_t t = tile_begin; t < tile_end; ++t) {
+    Tile tile = rows.tiles[t];
+    tile.count = std::min<std::size_t>(tile.count, rows.slots - tile.first);
+    if (!task.any_allowed(tile)) continue;
+    const float* values = reinterpret_cast<const float*>(tile.rows);
+    if (rows.storage != Storage::float32) {
+      codec::decode_rows(rows.storage, tile.rows, tile.count, dim, scratch.decoded.data());
+      values = scratch.decoded.data();
+    }
+    const auto block = rows.metric == Metric::l2 ? task.l2sqr->block : task.dot->block;
+    block(queries, q_stride, nq, values, dim, tile.count, dim, scratch.scores.data(), kTileRows);
+    for (std::size_t i = 0; i < nq; ++i) {
+      if (needs_float64(rows.metric, task.queries[begin + i].norm, tile.max_norm)) {
+        offer_exactly(task, begin + i, tile, best[i], exact[i]);
+      } else {
+        const double sign = rows.metric == Metric::l2 ? -1.0 : 1.0;
+        offer_scanned(task, begin + i, tile, scratch.scores.data() + i * kTileRows, sign, best[i], exact[i]);
+      }
+    }
+  }
+}
+
+struct Output {
+  std::size_t k;
+  std::int64_t* slots;
+  float* scores;
+  std::int64_t* counts;
+
+  void write(std::size_t query, const std::vector<Candidate>& found) const {
+    for (std::size_t j = 0; j < k; ++j) {
+      const bool filled = j < found.size();
+      slots[query * k + j] = filled ? static_cast<std::int64_t>(found[j].slot) : -1;
+      scores[query * k + j] = filled ? static_cast<float>(found[j].lower) : std::numeric_limits<float>::quiet_NaN();
+    }
+    counts[query] = static_cast<std::int64_t>(found.size());
+  }
+};
+
+// No query can have more answers than there are slots: a huge k must not size anything.
+std::size_t useful_k(const Task& task) { return std::max<std::size_t>(1, std::min<std::size_t>(task.options.k, task.rows.slots)); }
+
+Status by_queries(const Task& task, const Output& output) {
+  const std::size_t size = query_block(task.rows.dim);
+  return parallel::parallel_for(task.queries.size(), task.options.threads, [&](std::size_t begin, std::size_t end, std::size_t) {
+    Scratch scratch(task.rows, std::min(size, end - begin));
+    for (std::size_t first = begin; first < end; first += size) {
+      const std::size_t last = std::min(first + size, end);
+      std::vector<Collector> best(last - first, Collector(useful_k(task)));
+      scan(task, first, last, 0, task.rows.tile_count, scratch, best.data());
+      for (std::size_t i = first; i < last; ++i) output.write(i, best[i - first].finish(exact_for(task, i, scratch)));
+    }
+  });
+}
+
+Status by_rows(const Task& task, const Output& output) {
+  const std::size_t size = query_block(task.rows.dim), tiles = task.rows.tile_count;
+  const std::size_t parts = std::max<std::size_t>(1, std::min<std::size_t>(tiles, static_cast<std::size_t>(task.options.threads)));
+  for (std::size_t first = 0; first < task.queries.size(); first += size) {
+    const std::size_t last = std::min(first + size, task.queries.size());
+    std::vector<std::vector<Collector>> best(parts, std::vector<Collector>(last - first, Collector(useful_k(task))));
+    Status status = parallel::parallel_for(tiles, static_cast<int>(parts), [&](std::size_t begin, std::size_t end, std::size_t part) {
+      Scratch scratch(task.rows, last - first);
+      scan(task, first, last, begin, end, scratch, best[part].data());
+    });
+    if (!status.ok()) return status;
+    status = parallel::parallel_for(last - first, task.options.threads, [&](std::size_t begin, std::size_t end, std::size_t) {
+      Scratch scratch(task.rows, 0);
+      for (std::size_t i = begin; i < end; ++i) {
+        const ExactScore exact = exact_for(task, first + i, scratch);
+        for (std::size_t part = 1; part < parts; ++part) best[0][i].absorb(best[part][i], exact);
+        output.write(first + i, best[0][i].finish(exact));
+      }
+    });
+    if (!status.ok()) return status;
+  }
+  return Status::good();
+}
+
+}  // namespace
+
+void search(const Rows& rows, MatrixView<float> queries, const Options& options, std::int64_t* slots, float* scores, std::int64_t* counts) {
+  Options fitting = options;
+  const std::size_t products = queries.rows * rows.slots * rows.dim;
+  fitting.threads = static_cast<int>(std::min<std::size_t>(static_cast<std::size_t>(std::max(1, options.threads)), 1 + products / kProductsPerThread));
+  const Task task(rows, queries, fitting);
+  const Output output{options.k, slots, scores, counts};
+  const std::size_t threads = static_cast<std::size_t>(fitting.threads);
+  const bool many = threads == 1 || queries.rows >= threads * kQueriesPerThread;
+  raise_if_bad(many ? by_queries(task, output) : by_rows(task, output));
+}
+
+}  // namespace nf::score

@@ -1,0 +1,50 @@
+// The exact scorer: one blocked float32 scan with a proven error bound, a running top-k per query, float64 for what the bound leaves open.
+//
+// The result is that of scoring every allowed row in float64 and sorting by (score descending, slot ascending):
+//   cosine  (q . x) / |q|, x the stored unit row; 0 for a zero query or a zero row
+//   ip      q . x
+//   l2      -sum (q_i - x_i)^2
+// plus the row's bias where one is given. Scores that differ by less than dim * 2^-52 * |q| |x| may swap.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "base/metric.h"
+#include "base/view.h"
+
+namespace nf::score {
+
+// A run of stored rows, at most kTileRows of them, with the largest norm among them (rounded up).
+constexpr std::size_t kTileRows = 128;
+struct Tile {
+  const unsigned char* rows;
+  std::uint64_t first;  // slot of its first row
+  std::size_t count;
+  float max_norm;
+};
+
+// The rows to search, borrowed: tiles in rising slot order without gaps from slot 0; the last one may reach beyond `slots`.
+struct Rows {
+  std::size_t dim = 0;
+  Metric metric = Metric::cosine;
+  Storage storage = Storage::float32;
+  const Tile* tiles = nullptr;
+  std::size_t tile_count = 0;
+  std::uint64_t slots = 0;
+  const std::uint8_t* live = nullptr;  // one byte per slot, null when all are live
+};
+
+struct Options {
+  std::size_t k = 10;
+  int threads = 1;
+  // By slot, each (1 or nq, rows.slots); null when absent. Bias values are finite.
+  MatrixView<std::uint8_t> mask;
+  MatrixView<float> bias;
+};
+
+// slots: (nq, k), -1 where missing. scores: (nq, k), NaN where missing. counts: (nq).
+// Throws InputError "queries: row ..." for NaN, infinity or a norm beyond float32.
+void search(const Rows& rows, MatrixView<float> queries, const Options& options, std::int64_t* slots, float* scores, std::int64_t* counts);
+
+}  // namespace nf::score

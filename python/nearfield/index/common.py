@@ -1,0 +1,150 @@
+"""What every index does the same way: its arguments, filters and biases, its file's description of itself, its results."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nearfield.errors import FormatError, InputError
+from nearfield.index.ids import IdMap, check_ids
+from nearfield.types import BoolArray, FloatArray, Hits, IntArray
+
+METRICS = ("cosine", "ip", "l2")
+STORAGES = ("float32", "bfloat16", "int8")
+MAX_DIM = 65536
+# The result arrays take 12 bytes a place; 2^32 places would be 48 GiB, surely not what was meant.
+MAX_PLACES = 2**32
+
+
+def check_choice(value: Any, allowed: tuple[str, ...], what: str) -> str:
+    """Returns ``value`` when it is one of the words allowed.
+
+    >>> check_choice("ip", METRICS, "metric")
+    'ip'
+    """
+    if value not in allowed:
+        raise InputError(f"{what}: {value!r} given, one of {', '.join(allowed)} expected")
+    return str(value)
+
+
+def check_whole(value: Any, what: str, low: int, high: int) -> int:
+    """Returns ``value`` as an int between ``low`` and ``high``.
+
+    >>> check_whole(384, "dim", 1, MAX_DIM)
+    384
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
+        raise InputError(f"{what}: {value!r} given, a whole number from {low} to {high} expected")
+    return int(value)
+
+
+def check_threads(threads: int | None) -> int:
+    """Returns a number of threads for the engine; None (all cores) becomes 0."""
+    return 0 if threads is None else check_whole(threads, "threads", 1, 2**16)
+
+
+def check_places(queries: int, k: int) -> None:
+    """Refuses a result too large to mean anything."""
+    if queries * k > MAX_PLACES:
+        raise InputError(f"k: {k} results for {queries} queries are more than {MAX_PLACES} places: search with a smaller k or fewer queries at a time")
+
+
+def slot_mask(filter: Any, ids: IdMap, live: IntArray, limit: int, queries: int) -> BoolArray | None:
+    """Turns a filter into a mask by slot, shape (1 or queries, limit).
+
+    Args:
+        filter: None, a sequence of ids (those not in the index match nothing), or a boolean mask over the live rows, (n,) or (queries, n).
+        ids: the index's ids.
+        live: the live slots below ``limit``, rising.
+        limit: the number of slots searched.
+        queries: the number of queries.
+    """
+    if filter is None:
+        return None
+    if isinstance(filter, np.ndarray) and filter.dtype == np.bool_:
+        given = filter
+    elif isinstance(filter, list | tuple) and len(filter) and isinstance(filter[0], bool | np.bool_ | list | tuple):
+        given = np.asarray(filter)
+    else:
+        names = check_ids(filter, "filter")
+        if len(names) and len(ids) and isinstance(names, list) != (ids.kind == "str"):
+            raise InputError(f"filter: {'str' if isinstance(names, list) else 'int'} ids given, but this index has {ids.kind} ids")
+        slots = ids.find(names)[0]
+        mask = np.zeros((1, limit), np.bool_)
+        mask[0, slots[slots < limit]] = True
+        return mask
+    if given.dtype != np.bool_:
+        raise InputError(f"filter: dtype {given.dtype} given, ids or a boolean mask expected")
+    return _by_slot(given, np.dtype(np.bool_), "filter", live, limit, queries)
+
+
+def slot_bias(bias: Any, live: IntArray, limit: int, queries: int) -> FloatArray | None:
+    """Turns a bias over the live rows, (n,) or (queries, n), into float32 by slot, (1 or queries, limit); NaN and infinity are refused."""
+    if bias is None:
+        return None
+    given = np.asarray(bias)
+    if given.dtype.kind not in "fiu":
+        raise InputError(f"bias: dtype {given.dtype} given, numbers expected")
+    given = given.astype(np.float32, copy=False)
+    if not np.isfinite(given).all():
+        raise InputError("bias: NaN or infinity given, finite float32 values expected: use filter to leave rows out")
+    return _by_slot(given, np.dtype(np.float32), "bias", live, limit, queries)
+
+
+def _by_slot(given: npt.NDArray[Any], dtype: np.dtype[Any], what: str, live: IntArray, limit: int, queries: int) -> npt.NDArray[Any]:
+    rows = given.reshape(1, -1) if given.ndim == 1 else given
+    if rows.ndim != 2 or rows.shape[1] != len(live) or rows.shape[0] not in (1, queries):
+        raise InputError(f"{what}: shape {given.shape} given, ({len(live)},) or ({queries}, {len(live)}) expected: one value for each of index.ids")
+    if len(live) == limit:
+        return np.ascontiguousarray(rows)
+    spread = np.zeros((rows.shape[0], limit), dtype)
+    spread[:, live] = rows
+    return spread
+
+
+def make_hits(ids: IdMap, slots: IntArray, scores: FloatArray, counts: IntArray) -> Hits:
+    """The engine's answer in the caller's ids."""
+    return Hits(ids.names(slots), scores, counts)
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What an index file says of itself, in its section ``meta`` (JSON)."""
+
+    dim: int
+    metric: str
+    storage: str
+    count: int
+    ids: str | None
+    fingerprint: str | None
+
+    def to_bytes(self, **more: Any) -> bytes:
+        """The section's bytes; ``more`` adds an index's own settings."""
+        return json.dumps({**asdict(self), **more}, sort_keys=True).encode()
+
+
+def read_description(container: Any, path: str | os.PathLike[str]) -> tuple[Description, dict[str, Any]]:
+    """The checked description of an opened file, and the whole dictionary for an index's own settings.
+
+    Raises:
+        FormatError: the section is not what any nearfield wrote.
+    """
+    try:
+        fields = json.loads(container.section("meta"))
+        described = Description(**{name: fields[name] for name in Description.__dataclass_fields__})
+        check_whole(described.dim, "dim", 1, MAX_DIM)
+        check_choice(described.metric, METRICS, "metric")
+        check_choice(described.storage, STORAGES, "storage")
+        check_whole(described.count, "count", 0, 2**48)
+        if described.ids not in (None, "int", "str") or not isinstance(described.fingerprint, str | None):
+            raise InputError("ids or fingerprint of an unknown kind")
+    except FormatError:
+        raise
+    except (KeyError, TypeError, ValueError, RecursionError) as problem:
+        raise FormatError(f"{os.fspath(path)}: its description cannot be read ({problem}): the file is damaged") from problem
+    return described, fields
