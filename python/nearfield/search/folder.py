@@ -222,10 +222,13 @@ def read_info(folder: Path) -> dict[str, Any]:
 
 
 def _index_class(kind: str) -> type[FlatIndex | HNSWIndex]:
-    from nearfield.index.flat import FlatIndex
+    if kind == "flat":
+        from nearfield.index.flat import FlatIndex
+
+        return FlatIndex
     from nearfield.index.hnsw import HNSWIndex
 
-    return FlatIndex if kind == "flat" else HNSWIndex
+    return HNSWIndex
 
 
 def _check_file(path: Path, entry: dict[str, Any], verify: bool) -> None:
