@@ -137,16 +137,17 @@ class Trainer:
             temperature=self.config.temperature,
             symmetric=self.config.symmetric,
         )
-        self._refuse_unless_finite(float(loss), "loss")
+        value = loss.item()
+        self._refuse_unless_finite(value, "loss")
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.config.max_grad_norm)
-        self._refuse_unless_finite(float(norm), "gradient norm")
+        self._refuse_unless_finite(norm.item(), "gradient norm")
         with finish_first():
             self.optimizer.step()
             state.step += 1
-            state.loss_sum += float(loss)
+            state.loss_sum += value
             state.loss_steps += 1
-        bar.advance(len(batch), note=self._note(float(loss)))
+        bar.advance(len(batch), note=self._note(value))
 
     def _score(self, bar: Bar) -> None:
         state, began = self.state, time.monotonic()
