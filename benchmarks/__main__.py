@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -83,15 +85,28 @@ def run(names: Sequence[str], plan: Plan, command: str) -> dict[str, Any]:
         out.print(line, soft_wrap=True, markup=False)
     out.print()
     rows = []
-    for name in names:
-        fresh = suites.load(name)(plan)
-        tables.show(fresh, out)
-        rows += fresh
+    with kept_environment("NEARFIELD_THREADS"):  # the suites set it for each group
+        for name in names:
+            fresh = suites.load(name)(plan)
+            tables.show(fresh, out)
+            rows += fresh
     for line in plan.skipped:
         out.print(line, soft_wrap=True, markup=False)
     out.print(f"{len(rows)} rows in {time.monotonic() - start:.0f} s{' (quick: not for publication)' if plan.quick else ''}")
     head = {"machine": about, "versions": found, "nearfield": ours, "ceilings": plan.ceilings.to_dict()}
     return results.report(rows, head=head, command=command.strip(), quick=plan.quick, skipped=plan.skipped, now=datetime.now().astimezone())
+
+
+@contextmanager
+def kept_environment(name: str) -> Iterator[None]:
+    """Gives an environment variable its old value back in the end."""
+    before = os.environ.get(name)
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)
+        if before is not None:
+            os.environ[name] = before
 
 
 if __name__ == "__main__":

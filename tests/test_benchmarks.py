@@ -385,6 +385,7 @@ def tiny_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plan]
     for module, sizes in ((score, {"BATCH": 8, "SINGLES": 16, "CHECKED": 8}), (search, {"BATCH": 32, "CURVE": (10, 40)})):
         for name, value in sizes.items():
             monkeypatch.setattr(module, name, value)
+    monkeypatch.setenv("NEARFIELD_THREADS", "1")  # the suites change it: its old value comes back with the fixture's end
     yield Plan(quick=True, threads=(1,), ceilings=SAMPLE, cache=tmp_path)
     peers.set_threads(usable_cores())
 

@@ -124,14 +124,13 @@ def versions() -> dict[str, str]:
 
 
 def targets() -> dict[str, Any]:
-    """Our kernels and backends as ``nearfield.info()`` says, or the reason why it cannot."""
-    import nearfield
-
+    """Our engine: the targets this machine can run, the one in use, the target each kernel reports of itself; or why it is not there."""
     try:
-        found = nearfield.info()
+        from nearfield.kernels import backend
     except ImportError as error:
         return {"unavailable": str(error)}
-    return {"native": found["native"], "backends": found["backends"]}
+    found = backend()
+    return {"targets_here": [target["name"] for target in found.pop("targets") if target["runs_here"]], **found}
 
 
 def lines(machine: dict[str, Any], found: dict[str, str], ours: dict[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -21,14 +22,14 @@ class Engine:
         make: what the suite calls to get the engine; its arguments are the suite's affair.
         distribution: the package on PyPI, for its version and for the line that says how to install it; None for nearfield.
         needs: modules that must be importable.
-        storage: what its vectors or weights are kept in, for the ceiling it is measured against.
+        precision: of its arithmetic, for the ceiling it is measured against: "f32" or "int8".
     """
 
     name: str
     make: Callable[..., Any]
     distribution: str | None = None
     needs: tuple[str, ...] = ()
-    storage: str = "float32"
+    precision: str = "f32"
 
     @property
     def ours(self) -> bool:
@@ -62,7 +63,8 @@ def present(engines: Sequence[Engine], plan: Plan) -> list[Engine]:
 
 
 def set_threads(threads: int) -> None:
-    """Gives every library that is installed the same number of threads; the engines get it again as an argument where they take one."""
+    """Gives nearfield and every library that is installed the same number of threads, for calls that do not say one themselves."""
+    os.environ["NEARFIELD_THREADS"] = str(threads)
     if find_spec("torch") is not None:
         import torch
 

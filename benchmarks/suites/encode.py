@@ -87,10 +87,10 @@ def _onnxruntime(file: str) -> Callable[[Path, Path, int], Encode]:
 
 ENGINES = (
     Engine("nearfield Encoder onnx fp32", _ours("fp32")),
-    Engine("nearfield Encoder onnx int8", _ours("int8"), storage="int8"),
+    Engine("nearfield Encoder onnx int8", _ours("int8"), precision="int8"),
     Engine("sentence-transformers torch fp32", _sentence_transformers, "sentence-transformers", ("sentence_transformers", "torch")),
     Engine("onnxruntime fp32", _onnxruntime("model.onnx"), "onnxruntime", ("onnxruntime",)),
-    Engine("onnxruntime int8", _onnxruntime("model.int8.onnx"), "onnxruntime", ("onnxruntime",), storage="int8"),
+    Engine("onnxruntime int8", _onnxruntime("model.int8.onnx"), "onnxruntime", ("onnxruntime",), precision="int8"),
 )
 
 
@@ -174,7 +174,7 @@ class _Work:
     def _row(self, engine: Engine, timed: Series, group: str, brief: str, count: int, needed: float) -> Row:
         single = count == 1
         seconds = timed.median / len(timed.rounds[0])
-        ceiling, share = self.plan.ceilings.compute("int8" if engine.storage == "int8" else "f32", self.threads, needed, seconds)
+        ceiling, share = self.plan.ceilings.compute(engine.precision, self.threads, needed, seconds)
         return Row(
             suite="encode",
             group=group,
@@ -184,7 +184,12 @@ class _Work:
             ours=engine.ours,
             data=self.label,
             threads=self.threads,
-            params={"tokens": self.tokens, "texts": count, "precision": engine.storage, "batch": "token budget" if engine.ours else BATCH},
+            params={
+                "tokens": self.tokens,
+                "texts": count,
+                "precision": engine.precision,
+                "batch": "token budget" if engine.ours else BATCH,
+            },
             value=1000 * seconds if single else count / seconds,
             unit="ms / query" if single else "texts / s",
             spread=timed.spread,

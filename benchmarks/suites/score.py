@@ -39,13 +39,10 @@ def _topk(vectors: np.ndarray, threads: int) -> Search:
     return lambda queries: nearfield.topk(queries, vectors, K, metric="ip").ids
 
 
-def _flat(storage: str) -> Callable[[np.ndarray, int], Search]:
-    def make(vectors: np.ndarray, threads: int) -> Search:
-        index = nearfield.FlatIndex(vectors.shape[1], metric="ip", storage=storage, threads=threads)
-        index.add(vectors)
-        return lambda queries: index.search(queries, K, threads=threads).ids
-
-    return make
+def _flat(vectors: np.ndarray, threads: int) -> Search:
+    index = nearfield.FlatIndex(vectors.shape[1], metric="ip", threads=threads)
+    index.add(vectors)
+    return lambda queries: index.search(queries, K).ids
 
 
 def _numpy(vectors: np.ndarray, threads: int) -> Search:
@@ -91,15 +88,12 @@ def _hnswlib(vectors: np.ndarray, threads: int) -> Search:
 
 ENGINES = (
     Engine("nearfield topk", _topk),
-    Engine("nearfield FlatIndex", _flat("float32")),
+    Engine("nearfield FlatIndex", _flat),
     Engine("numpy matmul + argpartition", _numpy, "numpy", ("threadpoolctl",)),
     Engine("torch matmul + topk", _torch, "torch", ("torch",)),
     Engine("faiss IndexFlatIP", _faiss, "faiss-cpu", ("faiss",)),
     Engine("hnswlib BFIndex", _hnswlib, "hnswlib", ("hnswlib",)),
 )
-
-KINDS = {"float32": "f32", "bfloat16": "bf16", "int8": "int8"}
-BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
 
 
 def run(plan: Plan, *, sizes: tuple[int, ...] | None = None) -> list[Row]:
@@ -147,9 +141,9 @@ def _row(plan: Plan, engine: Engine, timed: Series, same: float, shape: tuple[in
     calls = len(timed.rounds[0])
     seconds = timed.median / calls
     if nq == 1:
-        ceiling, share = plan.ceilings.stream(threads, n * dim * BYTES[engine.storage], seconds)
+        ceiling, share = plan.ceilings.stream(threads, n * dim * 4, seconds)
     else:
-        ceiling, share = plan.ceilings.compute(KINDS[engine.storage], threads, 2.0 * n * dim * nq, seconds)
+        ceiling, share = plan.ceilings.compute("f32", threads, 2.0 * n * dim * nq, seconds)
     return Row(
         suite="score",
         group=f"exact top-{K}, {n:,} x {dim}, nq = {nq}, {threads_text(threads)}",
@@ -159,7 +153,7 @@ def _row(plan: Plan, engine: Engine, timed: Series, same: float, shape: tuple[in
         ours=engine.ours,
         data=label,
         threads=threads,
-        params={"n": n, "dim": dim, "nq": nq, "k": K, "storage": engine.storage},
+        params={"n": n, "dim": dim, "nq": nq, "k": K},
         value=1000 * seconds if nq == 1 else nq / seconds,
         unit="ms / query" if nq == 1 else "queries / s",
         spread=timed.spread,
