@@ -110,6 +110,8 @@ def test_every_planted_fault_is_found_and_nothing_else() -> None:
         ("leaked-query", "splits train and test"), ("leaked-query", "splits train and test"),
         ("leaked-document", "splits train and test"), ("leaked-document", "splits train and test"),
     ])  # fmt: skip
+    (unjudged,) = [f.message for f in check(planted()) if f.kind == "unjudged-duplicate"]
+    assert unjudged.endswith(": b")
     told = {f.message for f in check(planted()) if f.kind.startswith("leaked")}
     assert told == {
         "query q1 of train and q5 of test are the same", "query q3 of train and q3 of test are the same",

@@ -128,7 +128,7 @@ def test_no_package_fills_the_corpus(tmp_path: Path) -> None:
             path.write_text(function(f"{package}{n}", f"Explains the matter of {package} numbered {n}."))
     data = harvest(limit=40, roots=[tmp_path], packages=["big", "one", "two", "three", "four"])
     taken = [name for name in data.doc_ids if name.startswith("big")]
-    assert len(taken) <= 0.25 * (40 + 8 + 10) + 1
+    assert len(taken) <= 0.25 * (40 + 10 + 10) + 1
 
 
 @pytest.mark.parametrize(("limit", "says"), [(0, "limit 0"), (5, r"pip install 'nearfield\[demo\]'")])
