@@ -151,5 +151,5 @@ def test_the_packages_beside_us_give_real_pairs_and_none_is_imported() -> None:
     done = subprocess.run([sys.executable, "-c", BESIDE_US], capture_output=True, text=True, check=True)
     seconds, *imported = done.stdout.split()
     assert imported == ["numpy"]
-    # 1.5 s where this was written.
+    # 1.2 s where this was written.
     assert float(seconds) < 15

@@ -51,7 +51,7 @@ def harvest(
     documents, no package with more than a quarter of them: the choice depends on what is installed, not on the file system.
 
     All judgements are in ``"train"``; ``groups`` has each document's module, so `nearfield.data.split.split` makes dev and test of
-    other modules. Ids are qualified names (``numpy.linalg.norm``). 8,000 documents take about 30 seconds on one core.
+    other modules. Ids are qualified names (``numpy.linalg.norm``). 8,000 documents take about 20 seconds on one core.
 
     Args:
         limit: the most documents, at least 1.

@@ -162,7 +162,7 @@ def join_near(
 
     A cluster is a chain: its ends may be less alike than the threshold. A pair of similarity 0.8 is missed with probability
     7e-5 by the bands; in buckets of more than 48 texts some pairs are left to the other bands. Deterministic. 16,000 documents of
-    1.2 KB take about 6 seconds on one core.
+    1.2 KB take about 9 seconds on one core.
 
     Args:
         texts: ``len(union.parent)`` texts.
