@@ -178,6 +178,12 @@ def test_resume_with_nothing_to_resume_begins_and_a_finished_run_only_merges(
     interrupt_at(monkeypatch, 1, AssertionError)
     second = run(tmp_path, tiny_model, resume=True)
     assert digest(first.model) == digest(second.model) == digest(finished.model)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.DevSet, "ndcg", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt, match="while merging; resume continues"):
+            run(tmp_path, tiny_model, resume=True)
+    base = run(tmp_path, tiny_model, dataclasses.replace(FAST, merge_alphas=(0.0,)), resume=True)
+    assert base.alpha == 0.0
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_weights(

@@ -8,12 +8,13 @@ import numpy as np
 import torch
 
 from nearfield.encode.tower import Tower
+from nearfield.progress import Bar
 from nearfield.tune.batches import length_chunks
 from nearfield.tune.pairs import TokenIds
 from nearfield.types import FloatArray
 
 
-def embed(tower: Tower, ids: Sequence[TokenIds], *, chunk_rows: int, dtype: str) -> torch.Tensor:
+def embed(tower: Tower, ids: Sequence[TokenIds], *, chunk_rows: int, dtype: str, bar: Bar | None = None) -> torch.Tensor:
     """Returns ``(n, dim)`` vectors in the order of ``ids``, on the tower's device, in float32; gradients flow through.
 
     Texts are sorted by length and encoded ``chunk_rows`` at a time, each chunk padded to its own longest: the vectors (and so the loss
@@ -24,6 +25,7 @@ def embed(tower: Tower, ids: Sequence[TokenIds], *, chunk_rows: int, dtype: str)
         ids: token ids with special tokens, n >= 1.
         chunk_rows: texts padded together.
         dtype: "float32", or "bfloat16" for autocast.
+        bar: refreshed, not advanced, after every chunk, so that a long encoding does not look like a halt.
     """
     device = next(tower.model.parameters()).device
     parts, positions = [], []
@@ -32,13 +34,15 @@ def embed(tower: Tower, ids: Sequence[TokenIds], *, chunk_rows: int, dtype: str)
             input_ids, mask = tower.tokenizer.pad([ids[i] for i in chunk])
             parts.append(tower(torch.from_numpy(input_ids).to(device), torch.from_numpy(mask).to(device)).float())
             positions.append(chunk)
+            if bar is not None:
+                bar.advance(0)
     back = np.argsort(np.concatenate(positions), kind="stable")
     return torch.cat(parts)[torch.from_numpy(back).to(device)]
 
 
-def vectors_of(tower: Tower, ids: Sequence[TokenIds], *, chunk_rows: int, dtype: str) -> FloatArray:
+def vectors_of(tower: Tower, ids: Sequence[TokenIds], *, chunk_rows: int, dtype: str, bar: Bar | None = None) -> FloatArray:
     """``embed`` without gradients, as normalized float32 rows ``(n, dim)`` in numpy."""
     with torch.inference_mode():
-        rows = torch.nn.functional.normalize(embed(tower, ids, chunk_rows=chunk_rows, dtype=dtype), dim=-1)
+        rows = torch.nn.functional.normalize(embed(tower, ids, chunk_rows=chunk_rows, dtype=dtype, bar=bar), dim=-1)
     result: FloatArray = rows.cpu().numpy()
     return result

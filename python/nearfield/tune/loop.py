@@ -151,7 +151,8 @@ class Trainer:
 
     def _score(self, bar: Bar) -> None:
         state, began = self.state, time.monotonic()
-        vectors = self.dev_vectors()
+        bar.advance(0, note="scoring the dev sub-corpus")
+        vectors = self.dev_vectors(bar)
         score = self.dev.ndcg(*vectors)
         with finish_first():
             state.scoring_seconds += time.monotonic() - began
@@ -169,9 +170,9 @@ class Trainer:
             state.loss_sum, state.loss_steps, state.scored = 0.0, 0, state.step
         bar.advance(0, note=self._note(loss))
 
-    def dev_vectors(self) -> Vectors:
+    def dev_vectors(self, bar: Bar) -> Vectors:
         """The dev sub-corpus' vectors under the present weights: (queries, documents)."""
-        return encode_devset(self.tower, self.dev, self.config, self.dtype)
+        return encode_devset(self.tower, self.dev, self.config, self.dtype, bar)
 
     def _note(self, loss: float | None) -> str:
         parts = [f"loss {loss:.3f}"] if loss is not None else []
@@ -205,15 +206,15 @@ class Trainer:
         load_optimizer(self.optimizer, self.parameters, tensors)
 
 
-def encode_devset(tower: Tower, dev: DevSet, config: TuneConfig, dtype: str) -> Vectors:
+def encode_devset(tower: Tower, dev: DevSet, config: TuneConfig, dtype: str, bar: Bar) -> Vectors:
     """Encodes a sub-corpus without dropout: (queries, documents), normalized rows."""
     training = tower.training
     tower.eval()
     try:
         # Twice the rows of training: nothing is kept for a backward pass, and longer matrices run a little faster.
         rows = 2 * config.chunk_rows
-        queries = vectors_of(tower, dev.queries, chunk_rows=rows, dtype=dtype)
-        return queries, vectors_of(tower, dev.documents, chunk_rows=rows, dtype=dtype)
+        queries = vectors_of(tower, dev.queries, chunk_rows=rows, dtype=dtype, bar=bar)
+        return queries, vectors_of(tower, dev.documents, chunk_rows=rows, dtype=dtype, bar=bar)
     finally:
         tower.train(training)
 

@@ -29,6 +29,9 @@ from nearfield.tune.merge import Point, blend, choose_alpha, interpolate
 from nearfield.tune.pairs import Tokenize, training_pairs
 from nearfield.tune.precision import choose_device, choose_dtype
 
+# Options that act after training, or on nothing it computes: a run may be resumed with others.
+AFTERWARDS = ("merge_alphas", "merge_trials", "guard_max_drop", "guard_margin", "checkpoint_minutes")
+
 
 @dataclass(frozen=True)
 class TrainResult:
@@ -99,9 +102,8 @@ def train(
     pairs = training_pairs(dataset, config, query_ids_of=query_ids_of, doc_ids_of=doc_ids_of)
     dev = choose_devset(dataset, config, query_ids_of=query_ids_of, doc_ids_of=doc_ids_of)
     guard_dev, notes = _guard_devset(guard, config, query_ids_of, doc_ids_of)
-    identity = {
-        "config": config.to_dict(), "data": dataset.fingerprint, "base": fingerprint_of(base), "dtype": dtype, "device": device,
-    }  # fmt: skip
+    options = {name: value for name, value in config.to_dict().items() if name not in AFTERWARDS}
+    identity = {"config": options, "data": dataset.fingerprint, "base": fingerprint_of(base), "dtype": dtype, "device": device}
     store = CheckpointStore(work, identity)
     keep_freed_memory()
     with _repeatable(config.seed, device):
@@ -115,7 +117,10 @@ def train(
             trainer.run(bar)
         tower.eval()
         began = time.monotonic()
-        chosen, points = _merge(trainer, base_weights, guard_dev, progress=progress)
+        try:
+            chosen, points = _merge(trainer, base_weights, guard_dev, progress=progress)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"stopped after training, while merging; resume continues there, from {work}") from None
         model = _save_model(tower, work / "model")
     state = trainer.state
     if state.stopped:
@@ -228,8 +233,8 @@ def _merge(trainer: Trainer, base: Tensors, guard: DevSet | None, *, progress: b
 
         def encode(alpha: float, known: Vectors | None = None) -> tuple[Vectors, Vectors | None]:
             use(alpha)
-            dev_vectors = known or trainer.dev_vectors()
-            guard_vectors = encode_devset(tower, guard, config, trainer.dtype) if guard else None
+            dev_vectors = known or trainer.dev_vectors(bar)
+            guard_vectors = encode_devset(tower, guard, config, trainer.dtype, bar) if guard else None
             bar.advance(1)
             return dev_vectors, guard_vectors
 
