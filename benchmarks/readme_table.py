@@ -19,6 +19,7 @@ from benchmarks.core.results import Row
 from benchmarks.core.tables import number, quality
 
 BEGIN, END = "<!-- figures:begin -->", "<!-- figures:end -->"
+RESULTS = ROOT / "benchmarks" / "results"
 ORDER = ("encode", "score", "search")
 COMMAND = "python -m benchmarks.readme_table"
 # Flags that every machine of the last ten years has say nothing in a headline.
@@ -116,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog=COMMAND, description="Writes the README's figures from the newest benchmark results.")
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if the README is out of date")
     parser.add_argument("--readme", type=Path, default=ROOT / "README.md", metavar="FILE")
-    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results", metavar="FOLDER")
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
     options = parser.parse_args(argv)
     try:
         before = options.readme.read_text(encoding="utf-8")

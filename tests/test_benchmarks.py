@@ -208,7 +208,7 @@ def test_a_missing_peer_is_skipped_aloud_once(capsys: pytest.CaptureFixture[str]
     plan = Plan()
     assert peers.present((ours, absent, here), plan) == [ours, here]
     assert peers.present((ours, absent, here), plan) == [ours, here]
-    assert plan.skipped == ["skipped: nobody (module_that_is_not_there not installed: pip install nobody-package)"]
+    assert plan.skipped == ["skipped: nobody (module_that_is_not_there not installed: pip install 'nearfield[bench]')"]
     assert capsys.readouterr().err.count("skipped: nobody") == 1
     assert peers.present((ours, absent, here), Plan(peers=False)) == [ours]
 
@@ -306,6 +306,12 @@ def test_the_readme_gets_the_newest_figures_of_each_suite(tmp_path: Path, capsys
     assert "| hnswlib 0.1.0 | 67.0, 1 MiB |" in text  # of day 1: the newest file with this suite
     assert "77" not in text.split("Written by")[0].split("score")[1]  # rows without a brief stay in the JSON
     assert readme_table.main([*options, "--check"]) == 0
+
+
+def test_our_own_readme_is_up_to_date() -> None:
+    if not any(not document["quick"] for document in map(results.read, readme_table.RESULTS.glob("*.json"))):
+        pytest.skip("no results for publication in benchmarks/results")
+    assert readme_table.main(["--check"]) == 0
 
 
 def test_a_readme_without_markers_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

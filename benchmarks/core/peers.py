@@ -20,7 +20,7 @@ class Engine:
     Attributes:
         name: as shown in the tables.
         make: what the suite calls to get the engine; its arguments are the suite's affair.
-        distribution: the package on PyPI, for its version and for the line that says how to install it; None for nearfield.
+        distribution: the package on PyPI, for its version; None for nearfield.
         needs: modules that must be importable.
         precision: of its arithmetic, for the ceiling it is measured against: "f32" or "int8".
     """
@@ -44,7 +44,7 @@ class Engine:
         absent = [name for name in self.needs if find_spec(name) is None]
         if not absent:
             return None
-        return f"skipped: {self.name} ({', '.join(absent)} not installed: pip install {self.distribution or 'nearfield'})"
+        return f"skipped: {self.name} ({', '.join(absent)} not installed: pip install 'nearfield[bench]')"
 
 
 def present(engines: Sequence[Engine], plan: Plan) -> list[Engine]:

@@ -98,7 +98,7 @@ ENGINES = (
 
 def run(plan: Plan, *, sizes: tuple[int, ...] | None = None) -> list[Row]:
     """All rows of the suite. ``sizes`` replaces the collections by synthetic ones of these sizes (tests)."""
-    wanted = (plan.rounds + 1) * BATCH
+    wanted = (plan.rounds + 1) * max(BATCH, SINGLES)
     if sizes is not None:
         collections: list[Load] = [partial(data.clustered, n, wanted) for n in sizes]
     elif plan.quick:
