@@ -63,18 +63,18 @@ def _add_weights(digest: Any, folder: Path) -> None:
             start, header = _header(handle, path)
             tensors |= {name: (handle, start, entry) for name, entry in header.items() if name != "__metadata__"}
         for name in sorted(tensors):
-            handle, start, entry = tensors[name]
+            source, start, entry = tensors[name]
             if name.split(".")[0] == "pooler" or "F" not in entry["dtype"]:  # F32, F16, BF16, F8_E4M3 ...; not I64, U8, BOOL
                 continue
             digest.update(_canonical([name, entry["dtype"], entry["shape"]]))
-            _add_bytes(digest, handle, start + entry["data_offsets"][0], start + entry["data_offsets"][1])
+            _add_bytes(digest, source, start + entry["data_offsets"][0], start + entry["data_offsets"][1])
     except OSError as error:
         raise InputError(
             f"{error.filename}: cannot be read ({error.strerror}); a model folder holds tokenizer.json and model.safetensors"
         ) from None
     finally:
-        for handle in handles:
-            handle.close()
+        for opened in handles:
+            opened.close()
 
 
 def _weight_files(folder: Path) -> list[Path]:
