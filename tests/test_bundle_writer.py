@@ -32,6 +32,11 @@ def test_update_adds_files_and_fields(bundle: Bundle) -> None:
     assert set(again.manifest["files"]) == set(bundle.manifest["files"]) | {"report.html"}
 
 
+def test_figures_that_are_no_numbers_become_null(bundle: Bundle) -> None:
+    update(bundle, metrics={"a": float("nan"), "b": [float("inf"), 1.5, "NaN"], "c": (1, None, True)})
+    assert Bundle.open(bundle.path).manifest["metrics"] == {"a": None, "b": [None, 1.5, "NaN"], "c": [1, None, True]}
+
+
 def test_update_keeps_the_model(bundle: Bundle) -> None:
     with pytest.raises(InputError, match="cannot be changed"):
         update(bundle, files={"onnx/model.onnx": b""})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import secrets
 import shutil
@@ -110,9 +111,18 @@ def _describe(path: Path) -> dict[str, Any]:
 
 
 def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(_plain(manifest), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     check_manifest(json.loads(text), str(folder / MANIFEST))
     _write_atomically(folder / MANIFEST, text.encode("utf-8"))
+
+
+def _plain(value: Any) -> Any:
+    """The value as strict JSON has it: a figure that is not a number, such as the mean over no queries, becomes null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _write_atomically(path: Path, content: bytes) -> None:
