@@ -84,7 +84,8 @@ def test_info_and_version(run) -> None:
     found = json.loads(out)
     assert code == 0
     assert found["version"] == nf.__version__
-    assert found["native"]["active"] in found["native"]["found"]
+    assert found["native"]["active"] in [target["name"] for target in found["native"]["targets"] if target["runs_here"]]
+    assert f"target {found['native']['active']}" in run("info")[1]
     assert nf.__version__ in run("--version")[1]
 
 
@@ -147,8 +148,8 @@ def test_damaged_bundles(run, tmp_path: Path, tiny_bundle: Path) -> None:
 
 
 def test_an_index_refuses_another_model(run, tmp_path: Path, pairs_file: Path, tiny_bundle: Path, tiny_model_of) -> None:
-    assert run("index", pairs_file, "--model", tiny_bundle, "--out", tmp_path / "index", "--quiet")[0] == 0
     other = tiny_model_of(seed=7)
+    assert run("index", pairs_file, "--model", tiny_bundle, "--out", tmp_path / "index", "--quiet")[0] == 0
     code, _, err = run("search", tmp_path / "index", "what", "--model", other)
     assert code == 2
     assert "fingerprint" in one_line(err)

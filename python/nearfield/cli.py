@@ -19,6 +19,7 @@ from nearfield._version import __version__
 from nearfield.errors import InputError, NearfieldError
 
 if TYPE_CHECKING:
+    from nearfield.data.dataset import Finding
     from nearfield.encode.encoder import PrecisionName
     from nearfield.types import Hits, Kind
 
@@ -72,8 +73,9 @@ def tune(
     from nearfield.workflow import tune as run
 
     report = run(
-        data, base=base, out=out, guard=guard, config=config, resume=resume, columns=_columns(columns), threads=threads, progress=not quiet
-    )
+        data, base=base, out=out, guard=guard, config=config, resume=resume, columns=_columns(columns), threads=threads,
+        progress=not quiet, on_findings=_findings(quiet),
+    )  # fmt: skip
     if as_json:
         _print_json(report.to_dict())
     else:
@@ -153,11 +155,12 @@ def encode(
     as_json: bool,
     quiet: bool,
 ) -> int:
-    """Turn TEXTS (documents in any form that is read here, or a .txt file with one text a line) into vectors."""
+    """Turn the documents of TEXTS (JSONL, CSV, TSV, Parquet or a BEIR folder) into vectors."""
     from nearfield.workflow import encode_file
 
     done = encode_file(
-        texts, model, out, kind=kind, precision=precision, columns=_columns(columns), threads=threads, progress=not quiet
+        texts, model, out, kind=kind, precision=precision, columns=_columns(columns), threads=threads, progress=not quiet,
+        on_findings=_findings(quiet),
     )  # fmt: skip
     _print_json(done) if as_json else click.echo(
         f"{out}: {done['rows']} x {done['dim']} float32, {done['truncated']} texts cut at {done['max_tokens']} tokens"
@@ -177,7 +180,9 @@ def index(data: Path, model: str, out: Path, columns: str | None, threads: int |
     """Encode DATA's documents and build an index folder: index, texts, the model's path and fingerprint."""
     from nearfield.workflow import index_file
 
-    done = index_file(data, model, out, columns=_columns(columns), threads=threads, progress=not quiet)
+    done = index_file(
+        data, model, out, columns=_columns(columns), threads=threads, progress=not quiet, on_findings=_findings(quiet)
+    )  # fmt: skip
     _print_json(done) if as_json else click.echo(f"{out}: {done['documents']} documents, {done['index']}")
     return 0
 
@@ -231,6 +236,7 @@ def info(as_json: bool) -> int:
     if as_json:
         _print_json(found)
         return 0
+    native = found.pop("native")
     for key, value in found.items():
         if isinstance(value, dict):
             click.echo(f"{key}:")
@@ -238,6 +244,11 @@ def info(as_json: bool) -> int:
                 click.echo(f"  {name}: {_plain(item)}")
         else:
             click.echo(f"{key}: {_plain(value)}")
+    forced = f", forced to {native['forced']}" if native["forced"] else ""
+    click.echo(f"native engine: target {native['active']}{forced}, {native['threads']} threads")
+    for target in native["targets"]:
+        state = "runs here" if target["runs_here"] else "not on this CPU" if target["built"] else "no kernels in this version"
+        click.echo(f"  {target['name']}: {state} (needs {target['needs']})")
     return 0
 
 
@@ -254,9 +265,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except NearfieldError as error:
         click.echo(f"nearfield: {error}", err=True)
         code = EXIT_INPUT
-    except BrokenPipeError:
-        # The reader of our output went away (`| head`): what it read was right. Nothing may be flushed to the closed pipe at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except SystemExit:
+        # click leaves this way when the reader of our output went away (`| head`): what it read was right.
         code = 0
     except (OSError, MemoryError) as error:
         click.echo(f"nearfield: {_system_error(error)}", err=True)
@@ -271,13 +281,17 @@ def _system_error(error: OSError | MemoryError) -> str:
     return f"{where}{error.strerror or error}"
 
 
+def _findings(quiet: bool) -> Callable[[list[Finding]], None] | None:
+    """What is wrong with the data goes to stderr, before the long work starts."""
+    from nearfield.data.check import summarize
+
+    return None if quiet else lambda findings: click.echo("data check:\n" + summarize(findings), err=True)
+
+
 def _columns(text: str | None) -> dict[str, str] | None:
-    if text is None:
-        return None
-    pairs = [part.partition("=") for part in text.split(",")]
-    if not all(name and mark and theirs for name, mark, theirs in pairs):
-        raise InputError(f"--columns {text!r}: NAME=YOURS,NAME=YOURS expected, for example query=question,positive=answer")
-    return {name.strip(): theirs.strip() for name, _, theirs in pairs}
+    from nearfield.data.fields import parse_columns
+
+    return None if text is None else parse_columns(text)
 
 
 def _rows(hits: Hits, text: Callable[[Any], str]) -> Any:

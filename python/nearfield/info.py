@@ -34,7 +34,7 @@ def info() -> dict[str, Any]:
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "cpu": {"model": _cpu_model(), "cores": len(os.sched_getaffinity(0))},
-        "native": kernels.describe(),
+        "native": kernels.backend(),
         "backends": [name for name, needs in (("onnx", "onnxruntime"), ("torch", "torch")) if libraries[needs]],
         "libraries": libraries,
         "gpu": _gpus(),

@@ -9,7 +9,7 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 # Documents whose vectors show that the exported graph is the trained model; parity is about the graph, so a few of every length do.
 PARITY_TEXTS = 64
 RUN_FORMAT = 1
+
+OnFindings = Callable[[list[Finding]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,7 @@ def tune(
     threads: int | None = None,
     cache: str | Path | None = None,
     keep_base: str | Path | None = None,
+    on_findings: OnFindings | None = None,
 ) -> TuneReport:
     """Fine-tunes ``base`` on ``data``, exports it and measures whether it is better. Needs ``nearfield[train]``.
 
@@ -110,6 +113,7 @@ def tune(
         threads: threads of training, encoding and search; None: all cores (``NEARFIELD_THREADS`` caps them).
         cache: a folder that keeps corpus vectors, so that an index built next need not encode again; None keeps none.
         keep_base: a folder for the base's own bundle, to compare with later; None removes it at the end.
+        on_findings: called with what the data check found, before training starts.
 
     Raises:
         InputError: data, config, base or ``out`` cannot be used; the message says what, where and how to mend it.
@@ -122,7 +126,9 @@ def tune(
     with clock.stage("data"):
         dataset = split(read(data, columns=columns), seed=settings.seed)
         guard_set = None if guard is None else read(guard)
-        findings = [*dataset.findings, *check(dataset)]
+        findings = [*dataset.findings, *check(dataset, progress=progress)]
+        if on_findings is not None:
+            on_findings(findings)
         _require_judgements(dataset, "data")
         if guard_set is not None:
             _require_judgements(guard_set, "guard", ("test",))
@@ -167,22 +173,24 @@ def tune(
 
 
 def encode_file(
-    texts: str | Path, model: str, out: Path, *, kind: Kind = "document", precision: PrecisionName = "auto", columns: Mapping[str, str] | None = None,
-    threads: int | None = None, progress: bool = True,
+    texts: str | Path, model: str, out: Path, *, kind: Kind = "document", precision: PrecisionName = "auto",
+    columns: Mapping[str, str] | None = None,
+    threads: int | None = None, progress: bool = True, on_findings: OnFindings | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Encodes the documents of a file (or the lines of a .txt file) into a .npy file, which appears only when it is complete.
+    """Encodes the documents of a file into a .npy file, which appears only when it is complete.
 
     Returns:
         ``rows``, ``dim``, ``truncated`` (texts cut to ``max_tokens``), ``max_tokens``, ``backend``, ``precision``.
+        Where rows had to be left out, ``on_findings`` is told, and the vectors follow the rows that were kept.
 
     Raises:
         InputError: unreadable texts or model, or an ``out`` that cannot be written.
     """
     from nearfield.encode.encoder import Encoder
 
-    contents = read(texts, columns=columns).doc_texts
+    dataset = _read(texts, columns, on_findings)
     with Encoder(model, precision=precision, threads=threads) as encoder:
-        vectors = encoder.encode(contents, kind=kind, progress=progress)
+        vectors = encoder.encode(dataset.doc_texts, kind=kind, progress=progress)
         done = {
             "rows": len(vectors), "dim": encoder.dim, "truncated": encoder.truncated, "max_tokens": encoder.max_tokens,
             "backend": encoder.backend, "precision": encoder.precision,
@@ -201,7 +209,7 @@ def encode_file(
 
 def index_file(
     data: str | Path | Dataset, model: str, out: Path, *, columns: Mapping[str, str] | None = None, threads: int | None = None,
-    progress: bool = True, cache: str | Path | None = None,
+    progress: bool = True, cache: str | Path | None = None, on_findings: OnFindings | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Encodes documents and writes an index folder that ``nearfield search`` and ``Searcher`` open.
 
@@ -216,7 +224,7 @@ def index_file(
     from nearfield.search.folder import check_replaceable, write_index_folder
 
     check_replaceable(out)
-    dataset = read(data, columns=columns)
+    dataset = _read(data, columns, on_findings)
     with Encoder(model, threads=threads) as encoder:
         vectors, truncated, _ = corpus_vectors(dataset.doc_texts, encoder, cache=cache, show=progress)
         opened = write_index_folder(
@@ -230,6 +238,13 @@ def index_file(
             progress=progress,
         )
     return {"documents": len(dataset.doc_ids), "index": type(opened.index).__name__, "truncated": truncated}
+
+
+def _read(data: str | Path | Dataset, columns: Mapping[str, str] | None, on_findings: OnFindings | None) -> Dataset:
+    dataset = read(data, columns=columns)
+    if dataset.findings and on_findings is not None:
+        on_findings(dataset.findings)
+    return dataset
 
 
 def load_config(config: TuneConfig | Mapping[str, Any] | str | Path | None) -> TuneConfig:

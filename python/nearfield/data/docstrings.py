@@ -16,8 +16,8 @@ MIN_SUMMARY_WORDS, MIN_BODY_WORDS = 4, 12
 # A summary longer than this is a paragraph, not a line somebody would type.
 _MAX_SUMMARY_WORDS = 40
 
-# About 512 tokens, what the usual models read.
-MAX_BODY = 2000
+# About 250 tokens: what a docstring is about stands in its first paragraphs, and encoding a corpus costs by the token.
+MAX_BODY = 1000
 
 # First words of a docstring that begins with markup or with a section instead of a sentence.
 _NO_SENTENCE = re.compile(
@@ -46,7 +46,7 @@ class Entry:
         name: the qualified name, ``package.module.Class.method``.
         module: ``package.module``.
         summary: the first sentence of the docstring, without markup.
-        body: the rest, as it stands there, at most 2,000 characters.
+        body: the rest, as it stands there, at most 1,000 characters.
     """
 
     name: str
