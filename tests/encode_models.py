@@ -13,27 +13,6 @@ from nearfield.encode.tower import Tower
 from nearfield.export.writer import BundleWriter
 
 WORDS = ["array", "returns", "values", "file", "index", "search", "list", "vector", "query", "document", "model", "train", "score", "path"]
-    "the",
-    "array",
-    "returns",
-    "values",
-    "file",
-    "index",
-    "search",
-    "find",
-    "list",
-    "vector",
-    "query",
-    "document",
-    "model",
-    "train",
-    "data",
-    "score",
-    "path",
-    "name",
-    "edge",
-    "graph",
-]
 
 
 def some_texts(count: int, *, seed: int = 0, longest: int = 40) -> list[str]:
