@@ -21,6 +21,7 @@ import torch
 from conftest import WORDS
 from nearfield.bundle import Bundle
 from nearfield.data.dataset import Dataset
+from nearfield.encode.encoder import Encoder
 from nearfield.encode.fingerprint import space_fingerprint
 from nearfield.encode.spec import read_spec
 from nearfield.encode.tower import Tower
@@ -320,3 +321,11 @@ def test_the_card_says_what_the_manifest_says(exported: Bundle) -> None:
     assert "Better by 3 points." in card
     assert "`a' b`" in card
     assert "each query: `ask:`" in card
+
+
+def test_a_bundle_without_int8(tiny_model: Path, tmp_path: Path) -> None:
+    bundle = export_bundle(tiny_model, tmp_path / "bundle", int8=False, progress=False)
+    assert "onnx/model.int8.onnx" not in bundle
+    assert set(bundle.manifest["parity"]) == {"fp32"}
+    with pytest.raises(InputError, match="int8"):
+        Encoder(bundle.path, precision="int8")

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 # Documents whose vectors show that the exported graph is the trained model; parity is about the graph, so a few of every length do.
 PARITY_TEXTS = 64
+# What int8 costs in retrieval is a paired difference: 200 queries over 400 documents show half a point in about half a minute.
+PARITY_QUERIES, PARITY_DOCUMENTS = 200, 400
 RUN_FORMAT = 1
 
 OnFindings = Callable[[list[Finding]], None]
@@ -149,9 +151,12 @@ def tune(
             "progress": progress,
         }
         with clock.stage("export"):
-            bundle = export_bundle(result.model, out, parity_data=dataset, config=settings.to_dict(), **shared)
+            bundle = export_bundle(
+                result.model, out, parity_data=dataset, config=settings.to_dict(), parity_queries=PARITY_QUERIES,
+                parity_documents=min(PARITY_DOCUMENTS, settings.dev_documents), **shared,
+            )  # fmt: skip
             # The base is exported as well: both sides of the comparison then run on the same engine, several times faster than torch.
-            base_bundle = export_bundle(base_folder, keep_base or work / "base", parity_data=None, config={}, **shared)
+            base_bundle = export_bundle(base_folder, keep_base or work / "base", parity_data=None, config={}, int8=False, **shared)
         with clock.stage("evaluate"):
             report = _measure(dataset, bundle, base_bundle, guard_set, settings, cache=cache, progress=progress, threads=threads)
     if report.verdict is None:
