@@ -6,6 +6,7 @@ import threading
 import time
 
 import pytest
+
 from nearfield import _core
 from nearfield.errors import InputError
 

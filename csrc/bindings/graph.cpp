@@ -47,6 +47,12 @@ void append(Hnsw& index, const Array<float>& vectors, const Array<std::int64_t>&
   index.append(rows.data, rows.rows, slots, count);
 }
 
+void check(const Hnsw& index, const Array<float>& vectors) {
+  const MatrixView<float> rows = matrix(vectors, index.params().dim, "vectors");
+  const py::gil_scoped_release release;  // safe: the vectors are held by this frame
+  index.check(rows.data, rows.rows);
+}
+
 py::tuple search(const Hnsw& index, const Array<float>& queries, std::size_t k, std::size_t limit, std::size_t ef,
                  const std::optional<Array<bool>>& mask, const std::optional<Array<float>>& bias, int threads, const std::string& mode) {
   const MatrixView<float> q = matrix(queries, index.params().dim, "queries");
@@ -124,6 +130,7 @@ void register_graph(py::module_& m) {
       .def_static("from_container", &from_container, py::arg("file"), "Copies the graph out of an opened file and checks every field of it.")
       .def("append", &append, py::arg("vectors").noconvert(), py::arg("dead").noconvert(), py::arg("threads") = 0,
            "Adds rows (n, dim) and makes tombstones of dead slots, as one step for every search.")
+      .def("check", &check, py::arg("vectors").noconvert(), "Raises what append would raise for these rows.")
       .def("search", &search, py::arg("queries").noconvert(), py::arg("k"), py::arg("limit"), py::arg("ef"), py::arg("mask").noconvert() = py::none(),
            py::arg("bias").noconvert() = py::none(), py::arg("threads") = 0, py::arg("mode") = "automatic",
            "The k best live rows among slots 0..limit-1: slots (nq, k), scores (nq, k), counts (nq,). mode: 'automatic', 'walk' or 'scan'.")

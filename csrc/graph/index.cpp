@@ -64,6 +64,11 @@ void Hnsw::append(const float* rows, std::size_t count, const std::vector<std::u
   }
 }
 
+void Hnsw::check(const float* rows, std::size_t count) const {
+  const std::size_t dim = params().dim;
+  for (std::size_t i = 0; i < count; ++i) score::checked_norm(rows + i * dim, dim, "vectors", i);
+}
+
 void Hnsw::get(const std::vector<std::uint64_t>& nodes, float* out) const {
   const std::shared_lock lock(lock_);
   for (std::size_t i = 0; i < nodes.size(); ++i) {

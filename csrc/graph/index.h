@@ -55,6 +55,8 @@ class Hnsw {
   // Throws InputError for NaN, infinity or a norm beyond float32 (with the row's number) and for a dead node that does not exist; nothing has
   // changed then.
   void append(const float* rows, std::size_t count, const std::vector<std::uint64_t>& dead, int threads);
+  // Throws what append() would throw for these rows.
+  void check(const float* rows, std::size_t count) const;
   // Copies rows as they are stored. Throws InputError when a node does not exist.
   void get(const std::vector<std::uint64_t>& nodes, float* out) const;
   // Throws InputError with the query's number as append() does.

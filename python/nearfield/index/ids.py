@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ def check_ids(ids: Any, what: str = "ids") -> IntArray | list[str]:
     except (ValueError, OverflowError, TypeError):
         array, exact = np.empty(0), None
     if exact is None or (array.dtype.kind == "u" and (exact < 0).any()):
-        raise InputError(f"{what}: {type(values[0]).__name__} values given ({values[0]!r} in row 0), int64 >= 0 or str expected, one for each row")
+        raise InputError(f"{what}: {values[0]!r} given in row 0, int64 >= 0 or str expected, one for each row")
     negative = np.flatnonzero(exact < 0)
     if len(negative):
         raise InputError(f"{what}: row {negative[0]} is {exact[negative[0]]}, a number >= 0 expected")
@@ -169,6 +170,12 @@ class IdMap:
         for slot in slots.tolist():
             table.pop(self._texts[slot] if self.kind == "str" else int(self._ints[slot]), None)
 
+    def restore(self, slots: IntArray) -> None:
+        """Makes the names of these slots mean these slots again, whatever later slots bear the same names."""
+        table = self._lookup()
+        for slot, name in zip(slots.tolist(), self.names(slots).tolist(), strict=True):
+            table[name] = slot
+
     def names(self, slots: IntArray) -> AnyArray:
         """The ids of slots of any shape; -1 becomes -1, or None for str ids."""
         if self.kind == "str":
@@ -226,6 +233,6 @@ def read_ids(container: Any, kind: str | None, count: int, path: str) -> IdMap:
         raise FormatError(f"{path}: the ends of its str ids do not fit: the file is damaged")
     try:
         bounds = [0, *ends.tolist()]
-        return IdMap([blob[a:b].decode("utf-8", "surrogatepass") for a, b in zip(bounds[:-1], bounds[1:], strict=True)])
+        return IdMap([blob[a:b].decode("utf-8", "surrogatepass") for a, b in pairwise(bounds)])
     except UnicodeDecodeError as problem:
         raise FormatError(f"{path}: a str id is not UTF-8: the file is damaged") from problem
