@@ -278,6 +278,9 @@ def test_prompts_and_lengths_of_the_base_are_used(tmp_path: Path, tiny_model_of:
     assert queries(["tree"]) == tower.tokenizer(["find tree"]).ids
     assert documents(["tree"]) == tower.tokenizer(["the tree"]).ids
     assert (len(queries([long])[0]), len(documents([long])[0])) == (5, 64)
+    wide = ["tree " + " " * 5000 + "graph", "x" * 5000 + " tree", "the node of a tree " * 100, "tree", ""]
+    assert documents(wide) == tower.tokenizer(["the " + text for text in wide]).ids
+    assert documents(wide[::-1]) == documents(wide)[::-1]
     result = run(tmp_path, base)
     assert result.dev["chosen"] > result.dev["base"]
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from nearfield.types import IntArray
 
-# Tokens in more than this share of the documents tell nothing and have the longest lists; without them 300 queries over 15,000 documents
-# take 0.3 s.
+# Tokens in more than this share of the documents tell nothing and have the longest lists; without them 300 queries over 15,000
+# documents take half a second.
 COMMON = 0.1
 
 
