@@ -117,8 +117,9 @@ class HNSWIndex:
 
         Args:
             vectors: ``(n, dim)`` or one row ``(dim,)``, float; C-contiguous float32 is read without a copy.
-            ids: ``n`` int64 >= 0 or ``n`` str, each once; default: numbers that follow the largest id (0 for an empty index). A row whose id
-                exists replaces the old row and moves last in order; the old row's memory is kept, because the graph leads through it.
+            ids: ``n`` int64 >= 0 or ``n`` str, each once; default: numbers that follow the largest id (0 for an empty index). A row
+                whose id exists replaces the old row and moves last in order; the old row's memory is kept, because the graph leads
+                through it.
             threads: as for the constructor, for this call.
 
         Raises:
@@ -158,9 +159,10 @@ class HNSWIndex:
             queries: ``(nq, dim)`` or one row ``(dim,)``, float.
             k: how many, >= 1; fewer rows give fewer (``Hits.counts``).
             ef: candidates kept during the walk, 1 to 1,048,576, raised to ``k`` where it is smaller: more find more, and cost time in
-                proportion. Default: max(64, 2 k), which gave recall@10 above 0.95 on the clustered rows of our tests.
+                proportion. Default: max(64, 2 k); at 64, recall@10 was 0.94 on 20,000 clustered rows of 384 dimensions, at 128 it was 0.99.
             target_recall: refused; it needs a calibration that this index does not make yet.
-            filter: ids to search among (those not in the index match nothing), or a boolean mask aligned with ``index.ids``, ``(n,)`` or ``(nq, n)``.
+            filter: ids to search among (those not in the index match nothing), or a boolean mask aligned with ``index.ids``,
+                ``(n,)`` or ``(nq, n)``.
             bias: float32 added to the scores, aligned with ``index.ids``, ``(n,)`` or ``(nq, n)``; finite. The search is then exact.
             threads: as for the constructor, for this call.
 
@@ -185,7 +187,11 @@ class HNSWIndex:
         return make_hits(self._names, slots, scores, counts)
 
     def delete(self, ids: Ids) -> None:
-        """Removes rows by id; they stay in the graph as passages. Raises InputError for an id that is not in the index, and then removes none."""
+        """Removes rows by id; they stay in the graph as passages.
+
+        Raises:
+            InputError: an id that is not in the index; then none is removed.
+        """
         with self._writing:
             slots = np.unique(self._names.require(ids))
             self._graph.append(np.empty((0, self.dim), np.float32), slots, 1)
@@ -224,16 +230,8 @@ class HNSWIndex:
         made = graph.params()
         if (described.dim, described.metric, described.storage, described.count) != (made["dim"], made["metric"], "float32", graph.slots):
             raise FormatError(f"{where}: its description and its graph differ: the file is damaged")
-        index = cls(
-            made["dim"],
-            cast(Metric, made["metric"]),
-            made["M"],
-            made["ef_construction"],
-            "float32",
-            made["seed"],
-            threads,
-            described.fingerprint,
-        )
+        settings = {name: made[name] for name in ("dim", "metric", "M", "ef_construction", "seed")}
+        index = cls(**settings, threads=threads, fingerprint=described.fingerprint)
         index._graph, index._names = graph, read_ids(file, described.ids, described.count, where)
         index._publish()
         index._settle_names(where)
