@@ -51,7 +51,7 @@ def check_threads(threads: int | None) -> int:
 def check_places(queries: int, k: int) -> None:
     """Refuses a result too large to mean anything."""
     if queries * k > MAX_PLACES:
-        raise InputError(f"k: {k} results for {queries} queries are more than {MAX_PLACES} places: search with a smaller k or fewer queries at a time")
+        raise InputError(f"k: {k} results for {queries} queries are more than {MAX_PLACES} places: use a smaller k or fewer queries")
 
 
 def slot_mask(filter: Any, ids: IdMap, live: IntArray, limit: int, queries: int) -> BoolArray | None:
@@ -99,7 +99,8 @@ def slot_bias(bias: Any, live: IntArray, limit: int, queries: int) -> FloatArray
 def _by_slot(given: npt.NDArray[Any], dtype: np.dtype[Any], what: str, live: IntArray, limit: int, queries: int) -> npt.NDArray[Any]:
     rows = given.reshape(1, -1) if given.ndim == 1 else given
     if rows.ndim != 2 or rows.shape[1] != len(live) or rows.shape[0] not in (1, queries):
-        raise InputError(f"{what}: shape {given.shape} given, ({len(live)},) or ({queries}, {len(live)}) expected: one value for each of index.ids")
+        expected = f"({len(live)},) or ({queries}, {len(live)})"
+        raise InputError(f"{what}: shape {given.shape} given, {expected} expected: one value for each of index.ids")
     if len(live) == limit:
         return np.ascontiguousarray(rows)
     spread = np.zeros((rows.shape[0], limit), dtype)

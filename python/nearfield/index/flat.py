@@ -93,8 +93,8 @@ class FlatIndex:
 
         Args:
             vectors: ``(n, dim)`` or one row ``(dim,)``, float; C-contiguous float32 is read without a copy.
-            ids: ``n`` int64 >= 0 or ``n`` str, each once; default: numbers that follow the largest id (0 for an empty index). A row whose id
-                exists replaces the old row and moves last in order.
+            ids: ``n`` int64 >= 0 or ``n`` str, each once; default: numbers that follow the largest id (0 for an empty index). A row
+                whose id exists replaces the old row and moves last in order.
             threads: as for the constructor, for this call.
 
         Raises:
@@ -133,7 +133,8 @@ class FlatIndex:
             k: how many, >= 1; fewer rows give fewer (``Hits.counts``).
             ef: ignored, for callers that switch between indexes: this search is exact.
             target_recall: ignored, likewise.
-            filter: ids to search among (those not in the index match nothing), or a boolean mask aligned with ``index.ids``, ``(n,)`` or ``(nq, n)``.
+            filter: ids to search among (those not in the index match nothing), or a boolean mask aligned with ``index.ids``,
+                ``(n,)`` or ``(nq, n)``.
             bias: float32 added to the scores, aligned with ``index.ids``, ``(n,)`` or ``(nq, n)``; finite.
             threads: as for the constructor, for this call.
 
