@@ -81,14 +81,13 @@ class Trainer:
             self._take_up()
 
     def run(self, bar: Bar) -> None:
-        """Trains to the end or to early stopping; ``bar`` counts pairs.
+        """Trains to the end or to early stopping; ``bar`` counts the pairs still to come.
 
         Raises:
             InputError: a loss or a gradient that is not finite; the last good state is saved.
             KeyboardInterrupt: after saving; the message says how to go on.
         """
         self._started = self._saved = time.monotonic()
-        bar.advance(self.batches.pairs_before(self.state.step))
         random = _random_state(self.tower.device)
         try:
             while True:

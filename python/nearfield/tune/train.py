@@ -115,8 +115,9 @@ def train(
         _set_dropout(tower, config.dropout)
         batches = Batches(pairs, config)
         trainer = Trainer(tower, batches, dev, config, store, dtype=dtype, resume=store.open(resume=resume))
-        total = len(pairs.pairs) * config.epochs
-        with show_progress(f"tuning on {total:,} pairs ({dtype})", total, enabled=progress) as bar:
+        # Only what is left: a resumed run's ETA would otherwise count the pairs of the earlier session as done in no time.
+        left = len(pairs.pairs) * config.epochs - batches.pairs_before(trainer.state.step)
+        with show_progress(f"tuning on {left:,} pairs ({dtype})", left, enabled=progress) as bar:
             trainer.run(bar)
         tower.eval()
         began = time.monotonic()
