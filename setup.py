@@ -26,7 +26,10 @@ ROOT = Path(__file__).resolve().parent
 VERSION: str = runpy.run_path(str(ROOT / "python/nearfield/_version.py"))["__version__"]
 
 # No -ffast-math (NaN and rounding stay meaningful), no contraction (a * b + c means two roundings unless a kernel says fma).
-COMMON = ["-std=c++17", "-fPIC", "-O3", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra", "-pthread", "-DNDEBUG"]
+COMMON = [
+    *("-std=c++17", "-fPIC", "-O3", "-DNDEBUG", "-fvisibility=hidden", "-pthread"),
+    *("-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra"),
+]
 X86_BASELINE = ["-march=x86-64", "-mtune=generic"]
 TARGET_FLAGS = {
     "avx2": ["-mavx2", "-mfma", "-mf16c"],
