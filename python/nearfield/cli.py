@@ -259,8 +259,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.ClickException as error:
         error.show()
         code = EXIT_INPUT
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("nearfield: interrupted", err=True)
+    except (KeyboardInterrupt, click.Abort) as stop:
+        # Tuning says here how to go on from its checkpoint; click turns a Ctrl-C into an Abort and keeps the original as its cause.
+        advice = str(stop) or str(stop.__cause__ or stop.__context__ or "")
+        click.echo(f"nearfield: interrupted{': ' if advice else ''}{advice}", err=True)
         code = EXIT_INTERRUPTED
     except NearfieldError as error:
         click.echo(f"nearfield: {error}", err=True)

@@ -27,17 +27,16 @@ class Size:
 
     Attributes:
         documents: documents harvested at most.
-        pairs: training pairs at most.
-        dev_documents: documents of the sub-corpus on which training watches itself.
+        config: how the model is tuned: pairs, and the sub-corpus on which training watches itself.
     """
 
     documents: int
-    pairs: int
-    dev_documents: int
+    config: TuneConfig
 
 
-FULL = Size(documents=8000, pairs=4000, dev_documents=1000)
-QUICK = Size(documents=1200, pairs=320, dev_documents=200)
+# Encoding 8,000 documents twice and training on 4,000 pairs are the bulk of the full demo's time; everything else is a tenth of it.
+FULL = Size(8000, TuneConfig(max_pairs=4000, dev_queries=300, dev_documents=600))
+QUICK = Size(1200, TuneConfig(max_pairs=320, dev_queries=60, dev_documents=120, eval_every=0.5, merge_trials=1))
 
 # Questions about things every Python installation documents; the answers show what changed, the figures say by how much.
 QUESTIONS = (
@@ -69,9 +68,10 @@ def run(out: Path, *, quick: bool = False, threads: int | None = None, progress:
     counts = {name: len(queries) for name, queries in dataset.qrels.items()}
     say(f"{len(dataset.doc_ids)} documents; queries: " + ", ".join(f"{number} {name}" for name, number in counts.items()))
     write_beir(dataset, out / "data")
-    config = TuneConfig(max_pairs=size.pairs, dev_documents=size.dev_documents)
     vectors = out / "vectors"
-    report = tune(dataset, out=out / "bundle", config=config, threads=threads, progress=progress, cache=vectors, keep_base=out / "base")
+    report = tune(
+        dataset, out=out / "bundle", config=size.config, threads=threads, progress=progress, cache=vectors, keep_base=out / "base"
+    )
     built = index_file(dataset, str(out / "bundle"), out / "index", threads=threads, progress=progress, cache=vectors)
     answers = _answer(dataset, out, threads=threads, progress=progress)
     for question, before, after in answers:
@@ -100,14 +100,14 @@ def run(out: Path, *, quick: bool = False, threads: int | None = None, progress:
 
 
 def describe(report: TuneReport) -> str:
-    """Returns a tuning run's outcome as text: the table, the verdict's sentence, where the bundle is."""
-    rate = f"{report.pairs_per_second:.1f} pairs/s" if report.pairs_per_second else "no training steps"
+    """Returns a tuning run's outcome as text: the table with the verdict, how it was made, where the bundle is."""
     stages = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in report.seconds.items())
     return "\n".join(
         [
             str(report.evaluation),
-            f"merge: {report.alpha:.2f} of the tuned weights; {rate}; {stages}; peak memory {report.peak_memory / 2**30:.1f} GiB",
-            report.sentence,
+            f"training: {report.pairs_per_second:.1f} pairs/s in {report.dtype}",
+            *(f"note: {note}" for note in report.notes),
+            f"merge: {report.alpha:.2f} of the tuned weights; {stages}; peak memory {report.peak_memory / 2**30:.1f} GiB",
             f"bundle: {report.bundle} (report: {report.bundle / 'report.html'})",
         ]
     )

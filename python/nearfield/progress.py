@@ -36,8 +36,8 @@ class _Plain:
         if now - self.last >= PLAIN_INTERVAL_S:
             self.last = now
             elapsed = now - self.start
-            left = elapsed / self.done * (self.total - self.done) if self.done else float("nan")
-            print(f"{self.label}: {100 * self.done / max(self.total, 1):.0f} %, {left:.0f} s left {self.note}".rstrip(), file=sys.stderr)
+            left = f"{elapsed / self.done * (self.total - self.done):.0f} s left" if self.done else "no estimate yet"
+            print(f"{self.label}: {100 * self.done / max(self.total, 1):.0f} %, {left} {self.note}".rstrip(), file=sys.stderr)
 
 
 class _Rich:

@@ -52,6 +52,8 @@ class TuneReport:
         evaluation: base against tuned on the held-out test split, guard included.
         findings: what the data check found.
         alpha: share of the tuned weights in the shipped ones (0 is the base, 1 the tuned model).
+        dtype: the number format of training, and why it was taken.
+        notes: what a user should know about the run, one line each.
         pairs_per_second: training speed.
         seconds: wall time by stage.
         peak_memory: most resident memory of this process so far, bytes.
@@ -63,6 +65,8 @@ class TuneReport:
     evaluation: EvalReport
     findings: list[Finding]
     alpha: float
+    dtype: str
+    notes: list[str]
     pairs_per_second: float
     seconds: dict[str, float]
     peak_memory: int
@@ -76,6 +80,8 @@ class TuneReport:
             "evaluation": self.evaluation.to_dict(),
             "findings": [f"{found.severity}: {found.where}: {found.message}" for found in self.findings],
             "alpha": self.alpha,
+            "dtype": self.dtype,
+            "notes": self.notes,
             "pairs_per_second": round(self.pairs_per_second, 2),
             "seconds": {stage: round(value, 1) for stage, value in self.seconds.items()},
             "peak_memory": self.peak_memory,
@@ -168,6 +174,8 @@ def tune(
         evaluation=report,
         findings=findings,
         alpha=result.alpha,
+        dtype=f"{result.dtype}: {result.dtype_reason}",
+        notes=result.notes,
         pairs_per_second=result.pairs_per_second,
         seconds=dict(clock.seconds),
         peak_memory=peak_memory(),
