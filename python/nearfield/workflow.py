@@ -174,7 +174,7 @@ def tune(
         evaluation=report,
         findings=findings,
         alpha=result.alpha,
-        dtype=f"{result.dtype}: {result.dtype_reason}",
+        dtype=result.dtype_reason,
         notes=result.notes,
         pairs_per_second=result.pairs_per_second,
         seconds=dict(clock.seconds),
