@@ -52,7 +52,9 @@ def check(
             expected = exact[i][found].astype(np.float32)
         finite = np.isfinite(expected)
         assert np.array_equal(hits.scores[i, :count][~finite], expected[~finite])
-        assert (np.abs(hits.scores[i, :count][finite] - expected[finite]) <= np.spacing(np.abs(expected[finite])) + tolerance).all()
+        assert (
+            np.abs(hits.scores[i, :count][finite] - expected[finite]) <= np.spacing(np.abs(expected[finite])) + np.float64(tolerance)
+        ).all()
 
 
 @pytest.mark.parametrize("target", [row["name"] for row in _core.targets() if row["built"] and row["runs_here"]])
@@ -127,6 +129,29 @@ def test_search_is_the_oracle_on_hard_values(
         "large": (rng.standard_normal(live) * 1e30).astype(np.float32),
     }[biased]
     check(index, draw(nq), k, mask, bias, threads=threads)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("dim", [20, 129])
+@pytest.mark.parametrize("metric", METRICS)
+def test_rows_one_rounding_step_apart(metric: str, dim: int, bias: bool) -> None:
+    """Scores closer than float32 can tell: without the error bound and the float64 rescoring most of these answers are wrong."""
+    rng = np.random.default_rng(dim)
+    rows = np.repeat(rng.standard_normal((1, dim)).astype(np.float32), 1500, axis=0)
+    rows = np.nextafter(rows, rng.choice(np.array([-np.inf, np.inf], np.float32), rows.shape)).astype(np.float32)
+    queries = rng.standard_normal((4, dim)).astype(np.float32)
+    index = build(rows, metric)
+    check(index, queries, 10, bias=rng.integers(0, 2, 1500).astype(np.float32) if bias else None, threads=2)
+
+
+@pytest.mark.parametrize("metric", ["ip", "l2"])
+def test_products_beyond_float32(metric: str) -> None:
+    """Products of 1e60, which float32 turns into infinity: scored in float64, next to ordinary rows in other tiles."""
+    rng = np.random.default_rng(3)
+    rows = rng.standard_normal((600, 12)).astype(np.float32)
+    rows[200:300] *= np.float32(1e30)
+    queries = (rng.standard_normal((5, 12)) * np.array([[1], [1e30], [1e25], [1e-30], [1e10]])).astype(np.float32)
+    check(build(rows, metric), queries, 250)
 
 
 @pytest.mark.parametrize("metric", METRICS)
