@@ -16,6 +16,7 @@ import platform
 import runpy
 import shlex
 import subprocess
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -99,7 +100,10 @@ class BuildNative(build_ext):
         if not is_fresh(target, depfile, cmdfile, command):
             cmdfile.unlink(missing_ok=True)
             self.announce(f"compiling {source.relative_to(ROOT)}", level=2)
+            started = time.time_ns()
             subprocess.run(parts, check=True)
+            # Dated by its beginning: a source that is saved while it compiles makes the object stale.
+            os.utime(target, ns=(started, started))
             cmdfile.write_text(command)
         return target
 
