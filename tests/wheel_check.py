@@ -44,7 +44,8 @@ def main(wheel: Path) -> None:
         venv.create(environment, with_pip=True)
         python = environment / "bin" / "python"
         subprocess.run(
-            [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "-c", ROOT / "constraints.txt", wheel.resolve()], check=True
+            [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "-c", ROOT / "constraints.txt", wheel.resolve()],
+            check=True,
         )
         subprocess.run([python, "-c", SERVICE], check=True, cwd=folder)
         subprocess.run([environment / "bin" / "nearfield", "info"], check=True, cwd=folder, stdout=subprocess.DEVNULL)

@@ -5,7 +5,6 @@ from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
-
 from typing_extensions import Buffer
 
 from nearfield.types import BoolArray, FloatArray, IntArray
