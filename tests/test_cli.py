@@ -192,7 +192,7 @@ def test_interrupted_anywhere(tmp_path: Path, tiny_model: Path, tiny_bundle: Pat
     ]
     interrupted = 0
     for command, made in commands:
-        for delay in (0.7, 2.0, 4.0, 7.0):
+        for delay in (1.5, 3.0, 5.0, 8.0):
             process = start(command)
             time.sleep(delay)
             process.send_signal(signal.SIGINT)
