@@ -127,9 +127,13 @@ def tune(
         InputError: data, config, base or ``out`` cannot be used; the message says what, where and how to mend it.
         MissingExtraError: torch or another part of ``nearfield[train]`` is not installed.
     """
+    from nearfield.export.writer import check_replaceable
+
     settings = load_config(config)
     clock = _Clock()
     out = Path(out)
+    # Refused now rather than after the training.
+    check_replaceable(out)
     work = out.with_name(out.name + ".work")
     with clock.stage("data"):
         dataset = split(read(data, columns=columns), seed=settings.seed)

@@ -36,7 +36,7 @@ class BundleWriter:
         self.out = Path(os.path.abspath(out))
 
     def __enter__(self) -> BundleWriter:
-        _check_replaceable(self.out)
+        check_replaceable(self.out)
         try:
             self.out.parent.mkdir(parents=True, exist_ok=True)
             self.folder = _fresh_folder(self.out, "partial")
@@ -55,7 +55,7 @@ class BundleWriter:
         for folder, _, _ in os.walk(self.folder):
             _sync_folder(Path(folder))
         Bundle.open(self.folder)
-        _check_replaceable(self.out)
+        check_replaceable(self.out)
         _move_into_place(self.folder, self.out)
         _sync_folder(self.out.parent)
         return Bundle.open(self.out, verify=False)
@@ -150,7 +150,7 @@ def _fresh_folder(out: Path, purpose: str) -> Path:
     return folder
 
 
-def _check_replaceable(out: Path) -> None:
+def check_replaceable(out: Path) -> None:
     """Refuses to write over anything that is not a bundle with nothing but a bundle's files in it."""
     if out.is_symlink():
         raise InputError(f"{out}: a link; name the folder it points to, or another one")
