@@ -170,6 +170,8 @@ def test_out_is_never_overwritten(run, tmp_path: Path, pairs_file: Path, tiny_bu
         assert code == 2, command
         assert "thesis" in one_line(err)
     assert [path.name for path in precious.iterdir()] == ["chapter1.txt"]
+    # Refused before the work, not after it.
+    assert not list(tmp_path.glob("*.work"))
 
 
 def start(arguments: list[object]) -> subprocess.Popen[str]:

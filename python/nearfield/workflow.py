@@ -205,6 +205,8 @@ def encode_file(
     """
     from nearfield.encode.encoder import Encoder
 
+    if out.is_dir() or not out.parent.is_dir():
+        raise InputError(f"{out}: {'a folder' if out.is_dir() else 'its folder does not exist'}; name a .npy file in a folder that exists")
     dataset = _read(texts, columns, on_findings)
     with Encoder(model, precision=precision, threads=threads) as encoder:
         vectors = encoder.encode(dataset.doc_texts, kind=kind, progress=progress)
