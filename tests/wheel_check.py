@@ -1,4 +1,4 @@
-"""Installs a wheel alone, without extras, into an empty environment, and encodes and searches there: `python tests/wheel_check.py WHEEL`."""
+"""Installs a wheel alone, without extras, in an empty environment; encodes and searches there: `python tests/wheel_check.py WHEEL`."""
 
 from __future__ import annotations
 
