@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import oracle_tune as oracle
-from nearfield.tune.losses import info_nce
+from nearfield.tune.losses import drift, info_nce
 
 
 def random_case(seed: int, rows: int, columns: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -83,3 +83,14 @@ def test_scale_of_the_vectors_does_not_matter() -> None:
     assert float(info_nce(*as_torch(*case), temperature=0.05)) == pytest.approx(
         float(info_nce(*as_torch(*scaled), temperature=0.05)), rel=1e-5
     )
+
+
+def test_drift_is_the_mean_distance_to_the_base() -> None:
+    rng = np.random.default_rng(5)
+    vectors, base = rng.normal(size=(7, 5)), rng.normal(size=(7, 5))
+    expected = 0.0
+    for row, start in zip(vectors, base, strict=True):
+        expected += (1 - float(row @ start) / float(np.sqrt(row @ row) * np.sqrt(start @ start))) / len(vectors)
+    found = drift(torch.tensor(vectors, dtype=torch.float32), torch.tensor(base, dtype=torch.float32))
+    assert found.item() == pytest.approx(expected, abs=1e-6)
+    assert drift(torch.tensor(base), 3 * torch.tensor(base)).item() == pytest.approx(0, abs=1e-7)

@@ -19,7 +19,7 @@ from nearfield.tune.checkpoints import CheckpointStore, Tensors
 from nearfield.tune.devset import DevSet
 from nearfield.tune.embed import embed, vectors_of
 from nearfield.tune.interrupts import finish_first
-from nearfield.tune.losses import info_nce
+from nearfield.tune.losses import drift, info_nce
 from nearfield.tune.schedule import evaluation_steps, rate_at
 from nearfield.types import FloatArray
 
@@ -65,14 +65,17 @@ class Trainer:
         store: opened; with ``resume`` its checkpoint is taken up.
         dtype: "float32" or "bfloat16".
         resume: whether the store has a checkpoint to go on from.
+        reference: the base, which training is anchored to; needed where ``config.anchor`` is above 0.
     """
 
     def __init__(
-        self, tower: Tower, batches: Batches, dev: DevSet, config: TuneConfig, store: CheckpointStore, *, dtype: str, resume: bool
-    ) -> None:
+        self, tower: Tower, batches: Batches, dev: DevSet, config: TuneConfig, store: CheckpointStore, *, dtype: str, resume: bool,
+        reference: Tower | None = None,
+    ) -> None:  # fmt: skip
         self.tower, self.batches, self.dev, self.config, self.store, self.dtype = tower, batches, dev, config, store, dtype
         self.parameters = {name: p for name, p in tower.model.named_parameters() if p.requires_grad}
         self.optimizer = make_optimizer(self.parameters, config)
+        self.reference = reference
         self.state = RunState()
         self.points = evaluation_steps(len(batches), config.eval_every) | {0}
         self.vectors: dict[int, Vectors] = {}  # the dev vectors at steps 0 and best_step, for the merge
@@ -125,7 +128,8 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        vectors = embed(self.tower, batch.queries + batch.documents, chunk_rows=self.config.chunk_rows, dtype=self.dtype)
+        texts = batch.queries + batch.documents
+        vectors = embed(self.tower, texts, chunk_rows=self.config.chunk_rows, dtype=self.dtype)
         device = vectors.device
         queries, documents = vectors[: len(batch.queries)], vectors[len(batch.queries) :]
         loss = info_nce(
@@ -136,6 +140,10 @@ class Trainer:
             temperature=self.config.temperature,
             symmetric=self.config.symmetric,
         )
+        if self.reference is not None:
+            with torch.no_grad():
+                base = embed(self.reference, texts, chunk_rows=self.config.chunk_rows, dtype=self.dtype)
+            loss = loss + self.config.anchor * drift(vectors, base)
         value = loss.item()
         self._refuse_unless_finite(value, "loss")
         loss.backward()  # type: ignore[no-untyped-call]

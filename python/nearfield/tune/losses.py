@@ -1,4 +1,4 @@
-"""The training loss: a softmax over the documents of the step, with everything that is relevant kept out of the negatives."""
+"""The training loss: a softmax over the documents of the step, without its relevant ones among the negatives; and the pull to the base."""
 
 from __future__ import annotations
 
@@ -51,3 +51,19 @@ def info_nce(
     same = torch.eye(len(target), dtype=torch.bool, device=target.device)
     opposite = functional.cross_entropy(scores[:, target].T.masked_fill(answers & ~same, float("-inf")), rows)
     return (loss + opposite) / 2
+
+
+def drift(vectors: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
+    """Returns the mean of 1 - cosine between what the model in training and the base say of the same texts: 0 is where it started.
+
+    Added to the loss it holds back forgetting: directions that the training pairs do not need stay where the base has them. The teacher of
+    an embedding distillation is used the same way (LEAF, https://arxiv.org/abs/2509.12539); here it is the model's own start.
+
+    Args:
+        vectors: ``(n, d)`` floating, with gradient; need not be normalized.
+        base: ``(n, d)``, the base's vectors of the same texts, without gradient.
+
+    >>> round(drift(torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.tensor([[1.0, 0.0], [1.0, 0.0]])).item(), 4)
+    0.5
+    """
+    return (1 - functional.cosine_similarity(vectors.float(), base.float(), dim=-1)).mean()

@@ -114,7 +114,10 @@ def train(
         base_weights = {name: tensor.clone() for name, tensor in model_weights(tower).items()}
         _set_dropout(tower, config.dropout)
         batches = Batches(pairs, config)
-        trainer = Trainer(tower, batches, dev, config, store, dtype=dtype, resume=store.open(resume=resume))
+        reference = _load(base, device).eval().requires_grad_(False) if config.anchor else None
+        trainer = Trainer(
+            tower, batches, dev, config, store, dtype=dtype, resume=store.open(resume=resume), reference=reference
+        )  # fmt: skip
         # Only what is left: a resumed run's ETA would otherwise count the pairs of the earlier session as done in no time.
         left = len(pairs.pairs) * config.epochs - batches.pairs_before(trainer.state.step)
         with show_progress(f"tuning on {left:,} pairs ({dtype})", left, enabled=progress) as bar:
