@@ -16,6 +16,7 @@ import platform
 import runpy
 import shlex
 import subprocess
+import sysconfig
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -79,7 +80,8 @@ class BuildNative(build_ext):
         import pybind11
 
         sanitize = os.environ.get("NF_SANITIZE", "").replace(",", "-")
-        temp = (ROOT / self.build_temp / ("native" + ("-" + sanitize if sanitize else ""))).resolve()
+        # Not setuptools' build_temp: pip makes a new one each time, and every install would compile everything again.
+        temp = ROOT / "build" / "-".join(filter(None, ("native", sysconfig.get_config_var("SOABI"), sanitize)))
         temp.mkdir(parents=True, exist_ok=True)
         compiler = os.environ.get("CXX", "g++")
         includes = [f"-I{ROOT / 'csrc'}", f"-I{pybind11.get_include()}", *(f"-I{path}" for path in self.compiler.include_dirs)]

@@ -73,7 +73,7 @@ def breaches(name: str, source: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize(("name", "path"), modules())
+@pytest.mark.parametrize(("name", "path"), list(modules()))
 def test_imports_follow_the_layers(name: str, path: Path) -> None:
     assert not breaches(name, path.read_text(encoding="utf-8"))
 

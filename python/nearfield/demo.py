@@ -36,7 +36,8 @@ class Size:
 
 # Encoding 8,000 documents twice and training on 4,000 pairs are the bulk of the full demo's time; everything else is a tenth of it.
 FULL = Size(8000, TuneConfig(max_pairs=4000, dev_queries=300, dev_documents=600))
-QUICK = Size(800, TuneConfig(max_pairs=256, dev_queries=60, dev_documents=120, eval_every=0.5, merge_trials=1))
+# Small batches: the quick demo's few hundred pairs would otherwise be four steps, too few to move a model.
+QUICK = Size(800, TuneConfig(max_pairs=400, batch_size=16, dev_queries=80, dev_documents=160, eval_every=0.5, merge_trials=1))
 
 # Questions about things every Python installation documents; the answers show what changed, the figures say by how much.
 QUESTIONS = (
