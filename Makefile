@@ -35,7 +35,7 @@ $(VENV)/.bench: $(VENV)/.dev
 	$(PIP) --no-build-isolation -e '.[bench]'
 	@touch $@
 
-demo: $(VENV)/.demo ## the whole way on documentation found on this machine: tune, evaluate, export, index, search (about 10 minutes)
+demo: $(VENV)/.demo ## the whole way on documentation found on this machine: tune, evaluate, export, index, search
 	$(BIN)/nearfield demo $(ARGS)
 
 demo-quick: $(VENV)/.demo ## the same on a small part (under 3 minutes)
