@@ -102,6 +102,32 @@ def test_dot_i8_is_exact(target: str, dim: int) -> None:
         assert np.array_equal(_core.dot_i8_pairs(given_q, given_r[:5]), np.diagonal(exact[:, :5]))
 
 
+@pytest.mark.parametrize("dim", [1, 2, 3, 4, 5, 16, 31, 64, 384, 385])
+def test_scan_i8_lets_through_what_reaches_the_cut(target: str, dim: int) -> None:
+    """Every query count of a group and beyond, every fill of a block; the products themselves are exact integers."""
+    rng = np.random.default_rng(dim)
+    code_max = min(32767, (2**31 - 1) // (128 * (dim + 3)))
+    for nq, n in [(1, 1), (2, 15), (3, 16), (4, 17), (5, 40), (6, 33), (7, 128), (11, 5), (12, 31), (13, 32), (25, 49)]:
+        q = rng.integers(-code_max, code_max + 1, (nq, dim)).astype(np.int16)
+        r = rng.integers(-128, 128, (n, dim)).astype(np.int8)
+        q[0], r[0] = code_max, -128
+        scale, error = rng.random(n).astype(np.float32), rng.random(n).astype(np.float32)
+        add = rng.standard_normal(n).astype(np.float32)
+        factor, slack = np.float32(1e-3 / code_max), np.float32(0.25)
+        exact = int_dot_matrix(q, r)
+        terms = factor * (scale.astype(float) * exact), slack * error.astype(float) + add
+        reach, doubt = terms[0] + terms[1], 2.0**-21 * (np.abs(terms[0]) + slack * error + np.abs(add))
+        cut = np.float32(np.median(reach))
+        found = _core.scan_i8(q, r, scale, error, add, factor, slack, cut)
+        found = found[found[:, 1] < n]
+        hits = set(map(tuple, found[:, :2].tolist()))
+        assert len(hits) == len(found)
+        assert np.array_equal(found[:, 2], exact[found[:, 0], found[:, 1]])
+        assert set(zip(*np.nonzero(reach >= cut + doubt), strict=True)) <= hits <= set(zip(*np.nonzero(reach >= cut - doubt), strict=True))
+        everything = _core.scan_i8(q, r, scale, error, add, factor, slack, -np.inf)
+        assert len(everything) == nq * (-(-n // 16) * 16)
+
+
 def test_no_read_beyond_the_row(target: str) -> None:
     """A masked tail must not let what lies behind a row into the sum: NaN there would show."""
     for dim in (1, 5, 8, 13, 31, 100):

@@ -43,14 +43,13 @@ py::tuple search(const FlatStore& store, const Array<float>& queries, std::size_
   }
   if (bias) options.bias = aligned_with(*bias, q.rows, limit, "bias");
   Found found(q.rows, k);
-  std::int64_t* const slots = found.slots.mutable_data();
-  float* const scores = found.scores.mutable_data();
-  std::int64_t* const counts = found.counts.mutable_data();
+  py::array_t<std::int64_t> rescored(static_cast<py::ssize_t>(q.rows));
+  const score::Answer answer{found.slots.mutable_data(), found.scores.mutable_data(), found.counts.mutable_data(), rescored.mutable_data()};
   {
     const py::gil_scoped_release release;  // before the store's lock; safe: borrowed and fresh arrays held by this frame
-    store.search(q, options, limit, slots, scores, counts);
+    store.search(q, options, limit, answer);
   }
-  return found.as_tuple();
+  return py::make_tuple(found.slots, found.scores, found.counts, rescored);
 }
 
 py::array_t<float> get(const FlatStore& store, const Array<std::int64_t>& given) {
@@ -102,7 +101,7 @@ void register_flat(py::module_& m) {
            "Appends rows (n, dim) and marks slots dead, as one step for every search.")
       .def("search", &search, py::arg("queries").noconvert(), py::arg("k"), py::arg("limit"), py::arg("mask").noconvert() = py::none(),
            py::arg("bias").noconvert() = py::none(), py::arg("threads") = 0,
-           "The exact k best live rows among slots 0..limit-1: slots (nq, k), scores (nq, k), counts (nq,).")
+           "The exact k best live rows among slots 0..limit-1: slots (nq, k), scores (nq, k), counts (nq,), rows rescored (nq,).")
       .def("get", &get, py::arg("slots").noconvert(), "The stored rows: float32 (n, dim).")
       .def("live_slots", &live_slots, "The slots of live rows, rising.")
       .def("compacted", &FlatStore::compacted, Release(), "A new store of the live rows alone, renumbered from 0 in order.")

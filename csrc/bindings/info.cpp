@@ -29,6 +29,7 @@ py::dict kernel_targets() {
   names["dot_f32"] = kernels::dot_f32().target();
   names["l2sqr_f32"] = kernels::l2sqr_f32().target();
   names["dot_i8"] = kernels::dot_i8().target();
+  names["scan_i8"] = kernels::scan_i8().target();
   return names;
 }
 

@@ -1,10 +1,12 @@
 // Single kernels of the active target, for tests and benchmarks.
+#include <algorithm>
 #include <string>
 #include <vector>
 
 #include "base/status.h"
 #include "bindings/arrays.h"
 #include "bindings/module.h"
+#include "codec/packed.h"
 #include "kernels/dispatch.h"
 
 namespace py = pybind11;
@@ -66,6 +68,44 @@ void define(py::module_& m, const std::string& name, Get get, const char* what) 
         py::arg("query").noconvert(), py::arg("rows").noconvert(), (doc + " of one query (1, d) with rows given by pointers: (n,).").c_str());
 }
 
+// Packs plain codes as the scan wants them and runs it: one row (query, row, product) for each hit.
+py::array_t<std::int64_t> scan_i8(const Array<std::int16_t>& queries, const Array<std::int8_t>& rows, const Array<float>& scale, const Array<float>& error,
+                                  const Array<float>& add, float factor, float slack, float cut) {
+  const MatrixView<std::int16_t> q = matrix(queries, "queries");
+  const MatrixView<std::int8_t> r = matrix(rows, q.cols, "rows");
+  const std::size_t groups = codec::packed_groups(q.cols), width = groups * codec::kPackDims, places = codec::packed_blocks(r.rows) * codec::kPackRows;
+  if (static_cast<std::size_t>(scale.size()) != r.rows || static_cast<std::size_t>(error.size()) != r.rows || static_cast<std::size_t>(add.size()) != r.rows) {
+    throw InputError("scale, error and add: one value for each row expected");
+  }
+  std::vector<std::int8_t> packed(codec::packed_bytes(r.rows, q.cols), 0);
+  std::vector<std::int16_t> padded(q.rows * width, 0);
+  std::vector<float> terms(3 * places, 0.0f);
+  for (std::size_t j = 0; j < r.rows; ++j) {
+    for (std::size_t i = 0; i < r.cols; ++i) {
+      const std::size_t group = j / codec::kPackRows * groups + i / codec::kPackDims;
+      packed[(group * codec::kPackRows + j % codec::kPackRows) * codec::kPackDims + i % codec::kPackDims] = r.row(j)[i];
+    }
+    terms[j] = scale.data()[j];
+    terms[places + j] = error.data()[j];
+    terms[2 * places + j] = add.data()[j];
+  }
+  std::vector<kernels::ScanI8Query> each;
+  for (std::size_t i = 0; i < q.rows; ++i) {
+    std::copy(q.row(i), q.row(i) + q.cols, padded.begin() + static_cast<std::ptrdiff_t>(i * width));
+    each.push_back({padded.data() + i * width, factor, slack, cut, terms.data() + 2 * places});
+  }
+  const kernels::ScanI8Rows packed_rows{packed.data(), places / codec::kPackRows, groups, terms.data(), terms.data() + places};
+  std::vector<kernels::ScanI8Hit> hits(q.rows * places);
+  const std::size_t found = kernels::scan_i8().scan(each.data(), q.rows, &packed_rows, hits.data());
+  py::array_t<std::int64_t> out({found, std::size_t{3}});
+  for (std::size_t h = 0; h < found; ++h) {
+    out.mutable_at(h, 0) = hits[h].query;
+    out.mutable_at(h, 1) = hits[h].row;
+    out.mutable_at(h, 2) = hits[h].product;
+  }
+  return out;
+}
+
 }  // namespace
 
 void register_kernels(py::module_& m) {
@@ -73,6 +113,9 @@ void register_kernels(py::module_& m) {
   define<float, float>(m, "l2sqr_f32", &kernels::l2sqr_f32, "Squared distances");
   define<std::int8_t, std::int32_t>(
       m, "dot_i8", [] { return kernels::dot_i8(); }, "Exact integer inner products");
+  m.def("scan_i8", &scan_i8, py::arg("queries").noconvert(), py::arg("rows").noconvert(), py::arg("scale").noconvert(), py::arg("error").noconvert(),
+        py::arg("add").noconvert(), py::arg("factor"), py::arg("slack"), py::arg("cut"),
+        "Pairs with factor * scale * product + slack * error + add >= cut: query, row, product (m, 3); rows beyond the given ones are zero.");
 }
 
 }  // namespace nf::bindings

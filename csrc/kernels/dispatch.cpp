@@ -13,13 +13,14 @@ struct Row {
   const DotF32* dot_f32;
   const L2SqrF32* l2sqr_f32;
   const DotI8* dot_i8;
+  const ScanI8* scan_i8;
 };
 
 constexpr Row kRows[] = {
-    {Target::scalar, &dot_f32_scalar, &l2sqr_f32_scalar, &dot_i8_scalar},
+    {Target::scalar, &dot_f32_scalar, &l2sqr_f32_scalar, &dot_i8_scalar, &scan_i8_scalar},
 #if defined(__x86_64__)
-    {Target::avx2, &dot_f32_avx2, &l2sqr_f32_avx2, &dot_i8_avx2},
-    {Target::avx512, &dot_f32_avx512, &l2sqr_f32_avx512, &dot_i8_avx512},
+    {Target::avx2, &dot_f32_avx2, &l2sqr_f32_avx2, &dot_i8_avx2, &scan_i8_avx2},
+    {Target::avx512, &dot_f32_avx512, &l2sqr_f32_avx512, &dot_i8_avx512, &scan_i8_avx512},
 #endif
 };
 
@@ -37,5 +38,6 @@ const Kernel& pick(const Kernel* Row::*place) {
 const DotF32& dot_f32() { return pick(&Row::dot_f32); }
 const L2SqrF32& l2sqr_f32() { return pick(&Row::l2sqr_f32); }
 const DotI8& dot_i8() { return pick(&Row::dot_i8); }
+const ScanI8& scan_i8() { return pick(&Row::scan_i8); }
 
 }  // namespace nf::kernels

@@ -5,11 +5,13 @@
 #include "kernels/dot_f32/contract.h"
 #include "kernels/dot_i8/contract.h"
 #include "kernels/l2sqr_f32/contract.h"
+#include "kernels/scan_i8/contract.h"
 
 namespace nf::kernels {
 
 const DotF32& dot_f32();
 const L2SqrF32& l2sqr_f32();
 const DotI8& dot_i8();
+const ScanI8& scan_i8();
 
 }  // namespace nf::kernels

@@ -44,7 +44,7 @@ std::vector<Tile> tiles_of(Metric metric, const Prepared& prepared) {
     double peak = metric == Metric::cosine ? 1.0 + 0x1p-20 : 0.0;
     for (std::size_t i = first; metric != Metric::cosine && i < first + count; ++i) peak = std::max(peak, prepared.norms[i]);
     const float norm = static_cast<float>(std::min<double>(peak * (1.0 + 0x1p-20), std::numeric_limits<float>::max()));
-    tiles.push_back(Tile{reinterpret_cast<const unsigned char*>(prepared.rows.row(first)), first, count, norm});
+    tiles.push_back(Tile{reinterpret_cast<const unsigned char*>(prepared.rows.row(first)), first, count, norm, {}});
   }
   return tiles;
 }
@@ -93,7 +93,7 @@ void topk(Metric metric, MatrixView<float> queries, MatrixView<float> rows, std:
   Options options;
   options.k = k;
   options.threads = threads;
-  search(searched, queries, options, slots, scores, counts);
+  search(searched, queries, options, Answer{slots, scores, counts});
 }
 
 }  // namespace nf::score

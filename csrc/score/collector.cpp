@@ -1,6 +1,7 @@
 #include "score/collector.h"
 
 #include <algorithm>
+#include <queue>
 
 namespace nf::score {
 
@@ -13,17 +14,17 @@ void Collector::raise_threshold() {
   kept_.erase(std::remove_if(kept_.begin(), kept_.end(), [this](const Candidate& each) { return each.upper < threshold_; }), kept_.end());
 }
 
-void Collector::make_exact(const ExactScore& exact) {
-  for (Candidate& each : kept_) {
-    if (each.lower != each.upper) each.lower = each.upper = exact(each.slot);
-  }
+void Collector::make_exact(Candidate& candidate, const ExactScore& exact) {
+  if (candidate.lower == candidate.upper) return;
+  candidate.lower = candidate.upper = exact(candidate.slot);
+  ++rescored_;
 }
 
 void Collector::shrink(const ExactScore& exact) {
   raise_threshold();
   if (kept_.size() <= capacity_ / 2) return;
   // Many scores within one error bound of each other, duplicates for example: only exact scores tell them apart.
-  make_exact(exact);
+  for (Candidate& each : kept_) make_exact(each, exact);
   const auto kth = kept_.begin() + static_cast<std::ptrdiff_t>(k_ - 1);
   std::nth_element(kept_.begin(), kth, kept_.end(), ranks_before);
   threshold_ = std::max(threshold_, kth->lower);
@@ -32,7 +33,16 @@ void Collector::shrink(const ExactScore& exact) {
 
 const std::vector<Candidate>& Collector::finish(const ExactScore& exact) {
   raise_threshold();
-  make_exact(exact);
+  // From the most promising on, and no further than the k-th exact score allows.
+  std::sort(kept_.begin(), kept_.end(), [](const Candidate& a, const Candidate& b) { return a.upper > b.upper; });
+  std::priority_queue<double, std::vector<double>, std::greater<double>> best;
+  std::size_t seen = 0;
+  for (; seen < kept_.size() && (best.size() < k_ || kept_[seen].upper >= best.top()); ++seen) {
+    make_exact(kept_[seen], exact);
+    best.push(kept_[seen].lower);
+    if (best.size() > k_) best.pop();
+  }
+  kept_.resize(seen);
   std::sort(kept_.begin(), kept_.end(), ranks_before);
   if (kept_.size() > k_) kept_.resize(k_);
   return kept_;

@@ -36,18 +36,23 @@ class Collector {
 
   // Takes over what another part of the rows collected.
   void absorb(const Collector& other, const ExactScore& exact) {
+    rescored_ += other.rescored_;
     for (const Candidate& candidate : other.kept_) offer(candidate, exact);
   }
 
   // The k best (fewer when fewer were offered), best first, with exact scores.
   const std::vector<Candidate>& finish(const ExactScore& exact);
 
+  // How many exact scores were computed.
+  std::size_t rescored() const { return rescored_; }
+
  private:
   void raise_threshold();
-  void make_exact(const ExactScore& exact);
+  void make_exact(Candidate& candidate, const ExactScore& exact);
   void shrink(const ExactScore& exact);
 
   std::size_t k_;
+  std::size_t rescored_ = 0;
   std::size_t capacity_;  // memory stays bounded even when every row has the same score
   double threshold_ = -std::numeric_limits<double>::infinity();
   std::vector<Candidate> kept_;

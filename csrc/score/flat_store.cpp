@@ -59,9 +59,17 @@ FlatStore::FlatStore(std::shared_ptr<storage::MappedFile> file, std::size_t dim,
       throw FormatError(file_->path() + ": section tile_norms holds a value that is no norm: the file is damaged");
     }
     const std::size_t first = t * kTileRows;
-    tiles_.push_back(Tile{rows.data + first * row_bytes_, first, std::min(kTileRows, count - first), norms[t]});
+    tiles_.push_back(Tile{rows.data + first * row_bytes_, first, std::min(kTileRows, count - first), norms[t], {}});
   }
-  segments_.push_back(Segment{{}, 0, count});
+  if (coded()) {
+    const std::size_t places = codec::packed_blocks(count) * codec::kPackRows;
+    const codec::PackedView codes{file_->section("codes").as<std::int8_t>(codec::packed_bytes(count, dim), "codes"),
+                                  file_->section("code_scales").as<float>(places, "code_scales"),
+                                  file_->section("code_errors").as<float>(places, "code_errors"),
+                                  file_->section("code_squares").as<float>(places, "code_squares")};
+    for (Tile& tile : tiles_) tile.codes = codes.from(tile.first, dim);
+  }
+  segments_.push_back(Segment{{}, {}, 0, count});
   live_.assign(count, 1);
 }
 
@@ -75,8 +83,12 @@ std::size_t FlatStore::live() const {
   return live_.size() - dead_count_;
 }
 
+FlatStore::Encoded FlatStore::room_for(std::size_t count) const {
+  return {AlignedBuffer<unsigned char>(count * row_bytes_), std::vector<float>(count), coded() ? codec::PackedRows(count, dim_) : codec::PackedRows()};
+}
+
 FlatStore::Encoded FlatStore::encode(MatrixView<float> rows, int threads) const {
-  Encoded encoded{AlignedBuffer<unsigned char>(rows.rows * row_bytes_), std::vector<float>(rows.rows)};
+  Encoded encoded = room_for(rows.rows);
   raise_if_bad(parallel::parallel_for(rows.rows, threads, [&](std::size_t begin, std::size_t end, std::size_t) {
     AlignedBuffer<float> place(dim_);
     for (std::size_t i = begin; i < end; ++i) {
@@ -88,6 +100,7 @@ FlatStore::Encoded FlatStore::encode(MatrixView<float> rows, int threads) const 
         row = place.data();
       }
       codec::encode_row(storage_, row, dim_, target);
+      if (coded()) encoded.codes.encode(i, row);
       encoded.norms[i] = stored_norm(storage_, target, dim_, place.data());
     }
   }));
@@ -104,7 +117,7 @@ void FlatStore::append(MatrixView<float> rows, const std::vector<std::uint64_t>&
   if (rows.rows >= kOwnSegmentRows) {
     adopt(std::move(encoded), rows.rows);
   } else {
-    place(encoded.rows.data(), encoded.norms.data(), rows.rows);
+    place(encoded, rows.rows);
   }
   live_.resize(live_.size() + rows.rows, 1);
   for (const std::uint64_t slot : dead) {
@@ -124,37 +137,42 @@ void FlatStore::reserve_for(std::size_t more) {
 }
 
 void FlatStore::adopt(Encoded encoded, std::size_t count) {
-  segments_.push_back(Segment{std::move(encoded.rows), count, count});
-  extend_tiles(segments_.back().owned.data(), encoded.norms.data(), count, true);
+  segments_.push_back(Segment{std::move(encoded.rows), std::move(encoded.codes), count, 0});
+  extend_tiles(segments_.back(), encoded.norms.data(), count);
+  segments_.back().count = count;
 }
 
-void FlatStore::place(const unsigned char* rows, const float* norms, std::size_t count) {
+void FlatStore::place(const Encoded& encoded, std::size_t count) {
   const std::size_t room = segments_.empty() ? 0 : segments_.back().capacity - std::min(segments_.back().capacity, segments_.back().count);
   const std::size_t first = std::min(count, room), rest = count - first;
   Segment fresh;
   if (rest != 0) {
     fresh.capacity = std::max(rest, std::clamp(live_.size() / 2, kMinSegmentRows, kOwnSegmentRows));
-    fresh.owned = AlignedBuffer<unsigned char>(fresh.capacity * row_bytes_);
+    Encoded room = room_for(fresh.capacity);
+    fresh.owned = std::move(room.rows);
+    fresh.codes = std::move(room.codes);
   }
-  const auto fill = [&](Segment& segment, const unsigned char* from, const float* from_norms, std::size_t rows_in) {
-    unsigned char* const target = segment.owned.data() + segment.count * row_bytes_;
-    std::memcpy(target, from, rows_in * row_bytes_);
-    extend_tiles(target, from_norms, rows_in, segment.count == 0);
+  const auto fill = [&](Segment& segment, std::size_t from, std::size_t rows_in) {
+    std::memcpy(segment.owned.data() + segment.count * row_bytes_, encoded.rows.data() + from * row_bytes_, rows_in * row_bytes_);
+    for (std::size_t i = 0; coded() && i < rows_in; ++i) segment.codes.copy(segment.count + i, encoded.codes.view(), from + i);
+    extend_tiles(segment, encoded.norms.data() + from, rows_in);
     segment.count += rows_in;
   };
-  if (first != 0) fill(segments_.back(), rows, norms, first);
+  if (first != 0) fill(segments_.back(), 0, first);
   if (rest != 0) {
     segments_.push_back(std::move(fresh));
-    fill(segments_.back(), rows + first * row_bytes_, norms + first, rest);
+    fill(segments_.back(), first, rest);
   }
 }
 
-// Enters rows that lie one after the other in a segment's memory; a tile never crosses segments.
-void FlatStore::extend_tiles(const unsigned char* rows, const float* norms, std::size_t count, bool new_segment) {
+// Enters rows that were put behind the segment's `count`; a tile begins every kTileRows rows of a segment and never crosses segments.
+void FlatStore::extend_tiles(const Segment& segment, const float* norms, std::size_t count) {
   std::uint64_t slot = tiles_.empty() ? 0 : tiles_.back().first + tiles_.back().count;
   for (std::size_t i = 0; i < count; ++i, ++slot) {
-    if ((new_segment && i == 0) || tiles_.empty() || tiles_.back().count == kTileRows) {
-      tiles_.push_back(Tile{rows + i * row_bytes_, slot, 0, 0.0f});
+    const std::size_t place = segment.count + i;
+    if (place % kTileRows == 0) {
+      const codec::PackedView codes = coded() ? segment.codes.view().from(place, dim_) : codec::PackedView{};
+      tiles_.push_back(Tile{segment.owned.data() + place * row_bytes_, slot, 0, 0.0f, codes});
     }
     Tile& tile = tiles_.back();
     ++tile.count;
@@ -162,8 +180,7 @@ void FlatStore::extend_tiles(const unsigned char* rows, const float* norms, std:
   }
 }
 
-void FlatStore::search(MatrixView<float> queries, const Options& options, std::size_t limit, std::int64_t* slots, float* scores,
-                       std::int64_t* counts) const {
+void FlatStore::search(MatrixView<float> queries, const Options& options, std::size_t limit, const Answer& answer) const {
   const Reading reading(lock_);
   if (limit > live_.size()) throw InputError("limit beyond the last slot");
   Rows rows;
@@ -175,7 +192,7 @@ void FlatStore::search(MatrixView<float> queries, const Options& options, std::s
       std::lower_bound(tiles_.begin(), tiles_.end(), limit, [](const Tile& tile, std::size_t end) { return tile.first < end; }) - tiles_.begin());
   rows.slots = limit;
   rows.live = dead_count_ == 0 ? nullptr : live_.data();
-  score::search(rows, queries, options, slots, scores, counts);
+  score::search(rows, queries, options, answer);
 }
 
 const unsigned char* FlatStore::row(std::uint64_t slot) const {
@@ -206,12 +223,13 @@ std::unique_ptr<FlatStore> FlatStore::compacted() const {
   const Reading reading(lock_);
   auto store = std::make_unique<FlatStore>(dim_, metric_, storage_);
   const std::size_t count = live_.size() - dead_count_;
-  Encoded kept{AlignedBuffer<unsigned char>(count * row_bytes_), std::vector<float>(count)};
+  Encoded kept = room_for(count);
   std::size_t at = 0;
   for (const Tile& tile : tiles_) {
     for (std::size_t j = 0; j < tile.count; ++j) {
       if (live_[tile.first + j] == 0) continue;
       std::memcpy(kept.rows.data() + at * row_bytes_, tile.rows + j * row_bytes_, row_bytes_);
+      if (coded()) kept.codes.copy(at, tile.codes, j);
       kept.norms[at++] = tile.max_norm;  // an upper bound is all that a tile's norm has to be
     }
   }
@@ -223,11 +241,15 @@ std::unique_ptr<FlatStore> FlatStore::compacted() const {
 void FlatStore::save(storage::Writer& writer, const std::string& path) const {
   const Reading reading(lock_);
   std::vector<float> norms;
+  const std::size_t count = live_.size() - dead_count_;
+  // A second copy of the codes, a quarter of the rows' bytes: the file has no gaps where rows were deleted.
+  codec::PackedRows codes = coded() ? codec::PackedRows(count, dim_) : codec::PackedRows();
   std::size_t kept = 0;
   writer.section("rows");
   for (const Tile& tile : tiles_) {
     for (std::size_t j = 0; j < tile.count; ++j) {
       if (live_[tile.first + j] == 0) continue;
+      if (coded()) codes.copy(kept, tile.codes, j);
       if (kept++ % kTileRows == 0) norms.push_back(0.0f);
       norms.back() = std::max(norms.back(), tile.max_norm);
     }
@@ -239,6 +261,14 @@ void FlatStore::save(storage::Writer& writer, const std::string& path) const {
     }
   }
   writer.section("tile_norms", norms.data(), norms.size() * sizeof(float));
+  if (coded()) {
+    const codec::PackedView view = codes.view();
+    const std::size_t places = codec::packed_blocks(count) * codec::kPackRows * sizeof(float);
+    writer.section("codes", view.codes, codec::packed_bytes(count, dim_));
+    writer.section("code_scales", view.scale, places);
+    writer.section("code_errors", view.error, places);
+    writer.section("code_squares", view.square, places);
+  }
   writer.commit(path);
 }
 

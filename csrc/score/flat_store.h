@@ -12,6 +12,7 @@
 #include "base/aligned.h"
 #include "base/metric.h"
 #include "base/view.h"
+#include "codec/packed.h"
 #include "parallel/rwlock.h"
 #include "score/scan.h"
 #include "storage/sections.h"
@@ -24,8 +25,8 @@ class FlatStore {
  public:
   FlatStore(std::size_t dim, Metric metric, Storage storage);
 
-  // Borrows `count` rows from the file (sections "rows" and "tile_norms"), which it keeps alive. Throws FormatError when the sections
-  // do not have the sizes that dim, storage and count ask for.
+  // Borrows `count` rows from the file (sections "rows", "tile_norms" and, for float32, "codes", "code_scales", "code_errors" and
+  // "code_squares"), which it keeps alive. Throws FormatError when the sections do not have the sizes that dim, storage and count ask for.
   FlatStore(std::shared_ptr<storage::MappedFile> file, std::size_t dim, Metric metric, Storage storage, std::size_t count);
 
   std::size_t dim() const { return dim_; }
@@ -39,7 +40,7 @@ class FlatStore {
   void append(MatrixView<float> rows, const std::vector<std::uint64_t>& dead, int threads);
 
   // As score::search, over slots 0..limit-1 (limit <= slots()); mask and bias have `limit` columns.
-  void search(MatrixView<float> queries, const Options& options, std::size_t limit, std::int64_t* slots, float* scores, std::int64_t* counts) const;
+  void search(MatrixView<float> queries, const Options& options, std::size_t limit, const Answer& answer) const;
 
   // The stored rows (cosine: unit rows; decoded), dense. Throws InputError for a slot that does not exist.
   void get(const std::vector<std::uint64_t>& slots, float* out) const;
@@ -55,19 +56,23 @@ class FlatStore {
  private:
   struct Segment {
     AlignedBuffer<unsigned char> owned;  // empty when the rows lie in file_
+    codec::PackedRows codes;             // of float32 rows, which are scanned by them
     std::size_t capacity = 0;            // rows that fit into owned
     std::size_t count = 0;
   };
   struct Encoded {
     AlignedBuffer<unsigned char> rows;
     std::vector<float> norms;
+    codec::PackedRows codes;
   };
 
+  bool coded() const { return storage_ == Storage::float32; }
+  Encoded room_for(std::size_t count) const;
   Encoded encode(MatrixView<float> rows, int threads) const;
   void reserve_for(std::size_t more);
-  void place(const unsigned char* rows, const float* norms, std::size_t count);
+  void place(const Encoded& encoded, std::size_t count);
   void adopt(Encoded encoded, std::size_t count);
-  void extend_tiles(const unsigned char* rows, const float* norms, std::size_t count, bool new_segment);
+  void extend_tiles(const Segment& segment, const float* norms, std::size_t count);
   const unsigned char* row(std::uint64_t slot) const;
 
   const std::size_t dim_;

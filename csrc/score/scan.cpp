@@ -4,12 +4,14 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <optional>
 #include <vector>
 
 #include "base/aligned.h"
 #include "codec/rows.h"
 #include "kernels/dispatch.h"
 #include "parallel/pool.h"
+#include "score/coded.h"
 #include "score/door.h"
 #include "score/plan.h"
 
@@ -23,6 +25,9 @@ constexpr std::size_t kMaxQueryBlock = 96;
 constexpr std::size_t kQueriesPerThread = 32;
 // Products below which a further thread costs more to wake (some 10 us) than it saves at 10^10 a second.
 constexpr std::size_t kProductsPerThread = 1 << 18;
+// Where codes let more than one pair in kCrowd through for kPatience tiles running, they exclude too little to pay: the next kRespite tiles
+// are scanned in float32, then the codes get another chance.
+constexpr std::size_t kCrowd = 8, kPatience = 4, kRespite = 64;
 // Scores looked at together: a run without any candidate is passed by with vector compares.
 constexpr std::size_t kRun = 16;
 
@@ -39,9 +44,11 @@ struct Task {
   AlignedBuffer<float> unit_queries;  // cosine only
   const kernels::DotF32* dot;
   const kernels::L2SqrF32* l2sqr;
+  const kernels::ScanI8* coded_scan;
+  std::optional<CodedQueries> coded;  // absent where they are of no use
 
   Task(const Rows& rows_, MatrixView<float> given, const Options& options_)
-      : rows(rows_), options(options_), queries(given.rows), dot(&kernels::dot_f32()), l2sqr(&kernels::l2sqr_f32()) {
+      : rows(rows_), options(options_), queries(given.rows), dot(&kernels::dot_f32()), l2sqr(&kernels::l2sqr_f32()), coded_scan(&kernels::scan_i8()) {
     const bool unit = rows.metric == Metric::cosine;
     if (unit) unit_queries = AlignedBuffer<float>(given.rows * rows.dim);
     for (std::size_t i = 0; i < given.rows; ++i) {
@@ -49,6 +56,10 @@ struct Task {
       float* const place = unit ? unit_queries.data() + i * rows.dim : nullptr;
       if (unit) normalize(given.row(i), rows.dim, norm, place);
       queries[i] = Query{given.row(i), unit ? place : given.row(i), norm};
+    }
+    if (rows.tile_count != 0 && rows.tiles[0].codes.codes != nullptr) {
+      coded.emplace(rows.metric, rows.dim, queries);
+      if (!coded->usable()) coded.reset();
     }
   }
 
@@ -76,8 +87,20 @@ struct Task {
 struct Scratch {
   AlignedBuffer<float> scores;
   AlignedBuffer<float> decoded;  // a tile's rows, or one row while exact scores are computed
-  Scratch(const Rows& rows, std::size_t queries)
-      : scores(queries * kTileRows), decoded(rows.storage == Storage::float32 ? 0 : (kTileRows + 1) * rows.dim) {}
+  AlignedBuffer<float> add;      // row terms, one line for each query that has its own
+  std::vector<kernels::ScanI8Query> probes;
+  std::vector<CodedBound> bounds;
+  std::vector<kernels::ScanI8Hit> hits;
+  std::size_t crowded = 0, respite = 0;  // tiles in a row that were crowded; tiles left before codes are tried again
+
+  Scratch(const Task& task, std::size_t queries)
+      : scores(queries * kTileRows),
+        decoded(task.rows.storage == Storage::float32 ? 0 : (kTileRows + 1) * task.rows.dim),
+        add(kTileRows * (task.options.bias.rows > 1 ? queries : 1)),
+        probes(task.coded ? queries : 0),
+        hits(task.coded ? queries * kTileRows : 0) {
+    add.zero();
+  }
 };
 
 const float* row_as_float(const Rows& rows, const unsigned char* encoded, float* place) {
@@ -144,6 +167,50 @@ void offer_scanned(const Task& task, std::size_t index, const Tile& tile, const 
   }
 }
 
+// Scans a tile by its codes; returns how many pairs they let through.
+std::size_t scan_codes(const Task& task, std::size_t begin, std::size_t nq, const Tile& tile, Scratch& scratch, Collector* best,
+                       const std::vector<ExactScore>& exact) {
+  const Metric metric = task.rows.metric;
+  const MatrixView<float>& bias = task.options.bias;
+  double max_add = 0.0;
+  std::vector<CodedBound>& bounds = scratch.bounds;
+  bounds.clear();
+  for (std::size_t i = 0; i < nq; ++i) {
+    const bool own = bias.rows > 1;
+    float* const add = scratch.add.data() + (own ? i * kTileRows : 0);
+    if (own || i == 0) {
+      const float* const given = bias.data == nullptr ? nullptr : bias.row(own ? begin + i : 0) + tile.first;
+      if (given != nullptr || metric == Metric::l2) max_add = add_terms(metric, tile.codes, given, tile.count, add);
+    }
+    bounds.emplace_back(metric, task.rows.dim, (*task.coded)[begin + i], tile.max_norm);
+    scratch.probes[i] = bounds[i].probe(task.coded->codes(begin + i), best[i].threshold(), add, max_add);
+  }
+  const kernels::ScanI8Rows rows{tile.codes.codes, codec::packed_blocks(tile.count), codec::packed_groups(task.rows.dim), tile.codes.scale,
+                                 tile.codes.error};
+  const std::size_t found = task.coded_scan->scan(scratch.probes.data(), nq, &rows, scratch.hits.data());
+  for (std::size_t h = 0; h < found; ++h) {
+    const kernels::ScanI8Hit& hit = scratch.hits[h];
+    const std::uint64_t slot = tile.first + hit.row;
+    if (hit.row >= tile.count || !task.allowed(begin + hit.query, slot)) continue;
+    best[hit.query].offer(bounds[hit.query].around(tile.codes, hit.row, hit.product, task.bias(begin + hit.query, slot), slot), exact[hit.query]);
+  }
+  return found;
+}
+
+// True where the tile was scanned by its codes.
+bool scanned_codes(const Task& task, std::size_t begin, std::size_t nq, const Tile& tile, Scratch& scratch, Collector* best,
+                   const std::vector<ExactScore>& exact) {
+  if (!task.coded || !CodedBound::fits(tile.max_norm)) return false;
+  if (scratch.respite != 0) return --scratch.respite, false;
+  const std::size_t found = scan_codes(task, begin, nq, tile, scratch, best, exact);
+  scratch.crowded = found * kCrowd > nq * tile.count ? scratch.crowded + 1 : 0;
+  if (scratch.crowded == kPatience) {
+    scratch.crowded = 0;
+    scratch.respite = kRespite;
+  }
+  return true;
+}
+
 // Scans tiles [tile_begin, tile_end) for queries [begin, end); best[i] belongs to query begin + i.
 void scan(const Task& task, std::size_t begin, std::size_t end, std::size_t tile_begin, std::size_t tile_end, Scratch& scratch, Collector* best) {
   const Rows& rows = task.rows;
@@ -155,7 +222,7 @@ void scan(const Task& task, std::size_t begin, std::size_t end, std::size_t tile
   for (std::size_t t = tile_begin; t < tile_end; ++t) {
     Tile tile = rows.tiles[t];
     tile.count = std::min<std::size_t>(tile.count, rows.slots - tile.first);
-    if (!task.any_allowed(tile)) continue;
+    if (!task.any_allowed(tile) || scanned_codes(task, begin, nq, tile, scratch, best, exact)) continue;
     const float* values = reinterpret_cast<const float*>(tile.rows);
     if (rows.storage != Storage::float32) {
       codec::decode_rows(rows.storage, tile.rows, tile.count, dim, scratch.decoded.data());
@@ -174,13 +241,12 @@ void scan(const Task& task, std::size_t begin, std::size_t end, std::size_t tile
   }
 }
 
-struct Output {
+struct Output : Answer {
   std::size_t k;
-  std::int64_t* slots;
-  float* scores;
-  std::int64_t* counts;
 
-  void write(std::size_t query, const std::vector<Candidate>& found) const {
+  void write(std::size_t query, Collector& best, const ExactScore& exact) const {
+    const std::vector<Candidate>& found = best.finish(exact);
+    if (rescored != nullptr) rescored[query] = static_cast<std::int64_t>(best.rescored());
     for (std::size_t j = 0; j < k; ++j) {
       const bool filled = j < found.size();
       slots[query * k + j] = filled ? static_cast<std::int64_t>(found[j].slot) : -1;
@@ -196,12 +262,12 @@ std::size_t useful_k(const Task& task) { return std::max<std::size_t>(1, std::mi
 Status by_queries(const Task& task, const Output& output) {
   const std::size_t size = query_block(task.rows.dim);
   return parallel::parallel_for(task.queries.size(), task.options.threads, [&](std::size_t begin, std::size_t end, std::size_t) {
-    Scratch scratch(task.rows, std::min(size, end - begin));
+    Scratch scratch(task, std::min(size, end - begin));
     for (std::size_t first = begin; first < end; first += size) {
       const std::size_t last = std::min(first + size, end);
       std::vector<Collector> best(last - first, Collector(useful_k(task)));
       scan(task, first, last, 0, task.rows.tile_count, scratch, best.data());
-      for (std::size_t i = first; i < last; ++i) output.write(i, best[i - first].finish(exact_for(task, i, scratch)));
+      for (std::size_t i = first; i < last; ++i) output.write(i, best[i - first], exact_for(task, i, scratch));
     }
   });
 }
@@ -213,16 +279,16 @@ Status by_rows(const Task& task, const Output& output) {
     const std::size_t last = std::min(first + size, task.queries.size());
     std::vector<std::vector<Collector>> best(parts, std::vector<Collector>(last - first, Collector(useful_k(task))));
     Status status = parallel::parallel_for(tiles, static_cast<int>(parts), [&](std::size_t begin, std::size_t end, std::size_t part) {
-      Scratch scratch(task.rows, last - first);
+      Scratch scratch(task, last - first);
       scan(task, first, last, begin, end, scratch, best[part].data());
     });
     if (!status.ok()) return status;
     status = parallel::parallel_for(last - first, task.options.threads, [&](std::size_t begin, std::size_t end, std::size_t) {
-      Scratch scratch(task.rows, 0);
+      Scratch scratch(task, 0);
       for (std::size_t i = begin; i < end; ++i) {
         const ExactScore exact = exact_for(task, first + i, scratch);
         for (std::size_t part = 1; part < parts; ++part) best[0][i].absorb(best[part][i], exact);
-        output.write(first + i, best[0][i].finish(exact));
+        output.write(first + i, best[0][i], exact);
       }
     });
     if (!status.ok()) return status;
@@ -232,12 +298,12 @@ Status by_rows(const Task& task, const Output& output) {
 
 }  // namespace
 
-void search(const Rows& rows, MatrixView<float> queries, const Options& options, std::int64_t* slots, float* scores, std::int64_t* counts) {
+void search(const Rows& rows, MatrixView<float> queries, const Options& options, const Answer& answer) {
   Options fitting = options;
   const std::size_t products = queries.rows * rows.slots * rows.dim;
   fitting.threads = static_cast<int>(std::min<std::size_t>(static_cast<std::size_t>(std::max(1, options.threads)), 1 + products / kProductsPerThread));
   const Task task(rows, queries, fitting);
-  const Output output{options.k, slots, scores, counts};
+  const Output output{answer, options.k};
   const std::size_t threads = static_cast<std::size_t>(fitting.threads);
   const bool many = threads == 1 || queries.rows >= threads * kQueriesPerThread;
   raise_if_bad(many ? by_queries(task, output) : by_rows(task, output));

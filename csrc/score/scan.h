@@ -1,4 +1,5 @@
-// The exact scorer: one blocked float32 scan with a proven error bound, a running top-k per query, float64 for what the bound leaves open.
+// The exact scorer: one blocked scan with a proven error bound, a running top-k per query, float64 for what the bound leaves open. Tiles
+// with int8 codes are scanned by them (score/coded.h), others, and those where codes exclude too little, in float32.
 //
 // The result is that of scoring every allowed row in float64 and sorting by (score descending, slot ascending):
 //   cosine  (q . x) / |q|, x the stored unit row; 0 for a zero query or a zero row
@@ -12,6 +13,7 @@
 
 #include "base/metric.h"
 #include "base/view.h"
+#include "codec/packed.h"
 
 namespace nf::score {
 
@@ -22,6 +24,7 @@ struct Tile {
   std::uint64_t first;  // slot of its first row
   std::size_t count;
   float max_norm;
+  codec::PackedView codes;  // of the same rows, from a block's start; null where there are none
 };
 
 // The rows to search, borrowed: tiles in rising slot order without gaps from slot 0; the last one may reach beyond `slots`.
@@ -43,8 +46,16 @@ struct Options {
   MatrixView<float> bias;
 };
 
-// slots: (nq, k), -1 where missing. scores: (nq, k), NaN where missing. counts: (nq).
+// Where a search puts its answer. slots: (nq, k), -1 where missing. scores: (nq, k), NaN where missing. counts: (nq). rescored: (nq), the rows
+// whose exact score was computed; may be null.
+struct Answer {
+  std::int64_t* slots;
+  float* scores;
+  std::int64_t* counts;
+  std::int64_t* rescored = nullptr;
+};
+
 // Throws InputError "queries: row ..." for NaN, infinity or a norm beyond float32.
-void search(const Rows& rows, MatrixView<float> queries, const Options& options, std::int64_t* slots, float* scores, std::int64_t* counts);
+void search(const Rows& rows, MatrixView<float> queries, const Options& options, const Answer& answer);
 
 }  // namespace nf::score

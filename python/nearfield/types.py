@@ -30,11 +30,14 @@ class Hits:
         ids: ``(nq, k)``; int64, or object (str) where the index has string ids. Missing places hold -1 or None.
         scores: ``(nq, k)`` float32, larger is better, descending in each row; missing places hold NaN.
         counts: ``(nq,)`` int64, how many places of each row are filled: ``min(k, rows that may match)``.
+        rescored: ``(nq,)`` int64, the rows that the scan's error bound could not exclude and whose exact score was computed, from an exact
+            index; None otherwise.
     """
 
     ids: AnyArray
     scores: FloatArray
     counts: IntArray
+    rescored: IntArray | None = None
 
     def __len__(self) -> int:
         return len(self.counts)

@@ -1,5 +1,6 @@
 // Runs one AVX-512 kernel file through SIMDe (plain C for every intrinsic) against the scalar one, on a machine that has no AVX-512.
 // Built and run by test_avx512_emulated.py.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -8,6 +9,7 @@
 #include "kernels/dot_f32/contract.h"
 #include "kernels/dot_i8/contract.h"
 #include "kernels/l2sqr_f32/contract.h"
+#include "kernels/scan_i8/contract.h"
 
 using namespace nf::kernels;
 
@@ -48,6 +50,33 @@ void compare(const Kernel& kernel, const Kernel& scalar, const char* name, size_
   }
 }
 
+// Scales and cuts are multiples of small powers of two, so every test is exact on both sides and the hits are the same.
+void compare_scans(size_t groups, size_t nq, size_t blocks) {
+  const size_t places = blocks * kScanBlockRows;
+  std::vector<int16_t> codes;
+  for (size_t i = 0; i < nq * groups * 4; ++i) codes.push_back(static_cast<int16_t>(std::rand() % 1001 - 500));
+  const std::vector<int8_t> rows = draw<int8_t>(places * groups * 4);
+  std::vector<float> scale, error, add;
+  for (size_t j = 0; j < places; ++j) {
+    scale.push_back(static_cast<float>(1 + j % 3));
+    error.push_back(static_cast<float>(j % 7));
+    add.push_back(static_cast<float>(j % 5) - 2.0f);
+  }
+  std::vector<ScanI8Query> queries;
+  for (size_t i = 0; i < nq; ++i) queries.push_back({codes.data() + i * groups * 4, 1.0f, 2.0f, static_cast<float>(i) * 1000.0f, add.data()});
+  const ScanI8Rows given{rows.data(), blocks, groups, scale.data(), error.data()};
+  std::vector<ScanI8Hit> got(nq * places), want(nq * places);
+  got.resize(scan_i8_avx512.scan(queries.data(), nq, &given, got.data()));
+  want.resize(scan_i8_scalar.scan(queries.data(), nq, &given, want.data()));
+  const auto key = [places](const ScanI8Hit& hit) { return hit.query * places + hit.row; };
+  const auto before = [&](const ScanI8Hit& a, const ScanI8Hit& b) { return key(a) < key(b); };
+  std::sort(got.begin(), got.end(), before);
+  std::sort(want.begin(), want.end(), before);
+  bool same = got.size() == want.size() && !want.empty() && want.size() < nq * places;
+  for (size_t h = 0; same && h < want.size(); ++h) same = key(got[h]) == key(want[h]) && got[h].product == want[h].product;
+  expect(same, "scan_i8", groups * 4);
+}
+
 }  // namespace
 
 int main() {
@@ -58,6 +87,9 @@ int main() {
     compare(l2sqr_f32_avx512, l2sqr_f32_scalar, "l2sqr_f32", dim, bound, float{}, float{});
     compare(dot_i8_avx512, dot_i8_scalar, "dot_i8", dim, 0.0, int8_t{}, int32_t{});
   }
-  std::printf("%s %s %s\n", dot_f32_avx512.target(), l2sqr_f32_avx512.target(), dot_i8_avx512.target());
+  for (const size_t groups : {1, 2, 5, 96}) {
+    for (const size_t nq : {1, 2, 11, 12, 13, 25}) compare_scans(groups, nq, 3);
+  }
+  std::printf("%s %s %s %s\n", dot_f32_avx512.target(), l2sqr_f32_avx512.target(), dot_i8_avx512.target(), scan_i8_avx512.target());
   return failures == 0 ? 0 : 1;
 }

@@ -54,3 +54,13 @@ inline simde__m512i _mm512_madd_epi16(simde__m512i a, simde__m512i b) {
   memcpy(&out, sums, sizeof(out));
   return out;
 }
+
+#undef _mm512_cvtepi32_ps
+
+inline simde__m512 _mm512_cvtepi32_ps(simde__m512i v) {
+  int32_t from[16];
+  float to[16];
+  memcpy(from, &v, sizeof(from));
+  for (int i = 0; i < 16; ++i) to[i] = static_cast<float>(from[i]);
+  return simde_mm512_loadu_ps(to);
+}

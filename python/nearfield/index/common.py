@@ -108,9 +108,9 @@ def _by_slot(given: npt.NDArray[Any], dtype: np.dtype[Any], what: str, live: Int
     return spread
 
 
-def make_hits(ids: IdMap, slots: IntArray, scores: FloatArray, counts: IntArray) -> Hits:
+def make_hits(ids: IdMap, slots: IntArray, scores: FloatArray, counts: IntArray, rescored: IntArray | None = None) -> Hits:
     """The engine's answer in the caller's ids."""
-    return Hits(ids.names(slots), scores, counts)
+    return Hits(ids.names(slots), scores, counts, rescored)
 
 
 @dataclass(frozen=True, slots=True)

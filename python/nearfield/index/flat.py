@@ -139,7 +139,7 @@ class FlatIndex:
             threads: as for the constructor, for this call.
 
         Returns:
-            Hits: ids, scores and counts.
+            Hits: ids, scores, counts and rescored.
 
         Raises:
             InputError: wrong shape, dtype or k; a query with NaN, infinity or a norm beyond float32.
@@ -154,8 +154,8 @@ class FlatIndex:
             live = live[live < limit]
             mask = slot_mask(filter, names, live, limit, len(rows))
             weights = slot_bias(bias, live, limit, len(rows))
-        slots, scores, counts = store.search(rows, int(k), limit, mask, weights, self._threads(threads))
-        return make_hits(names, slots, scores, counts)
+        slots, scores, counts, rescored = store.search(rows, int(k), limit, mask, weights, self._threads(threads))
+        return make_hits(names, slots, scores, counts, rescored)
 
     def delete(self, ids: Ids) -> None:
         """Removes rows by id. Raises InputError for an id that is not in the index, and then removes none."""

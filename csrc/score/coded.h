@@ -1,0 +1,70 @@
+// Scanning a tile by its int8 codes: every row whose exact score may still matter comes out with an interval that holds that score.
+//
+// For a row x = s c + e and a query q = t g + r (g 16-bit codes):  q . x = t s (g . c) + r . (s c) + q . e, so
+//   |q . x - t s (g . c)| <= |r| |s c| + |q| |e|                                   (Cauchy-Schwarz twice)
+// |e| is stored with the row, |r| is some 2^-15 of |q| and hardly matters. cosine and ip score q . x; l2 scores 2 q . x - |x|^2 - |q|^2.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "base/aligned.h"
+#include "base/metric.h"
+#include "kernels/scan_i8/contract.h"
+#include "score/plan.h"
+#include "score/scan.h"
+
+namespace nf::score {
+
+// One query as 16-bit codes; `norm` is that of what the codes stand for (cosine: the unit query, so 1 or 0).
+struct CodedQuery {
+  double norm = 0.0;
+  double step = 0.0;
+  double residual = 0.0;
+};
+
+class CodedQueries {
+ public:
+  CodedQueries(Metric metric, std::size_t dim, const std::vector<Query>& queries);
+
+  const CodedQuery& operator[](std::size_t i) const { return each_[i]; }
+  const std::int16_t* codes(std::size_t i) const { return codes_.data() + i * stride_; }
+  // False where some query or product is too small or too large for the scan's float32 tests.
+  bool usable() const { return usable_; }
+
+ private:
+  void encode(std::size_t i, const float* row, double factor, std::size_t dim, double code_max);
+
+  std::size_t stride_;
+  bool usable_ = true;
+  std::vector<CodedQuery> each_;
+  AlignedBuffer<std::int16_t> codes_;
+};
+
+// What the scan of one tile says of scores, for one query.
+class CodedBound {
+ public:
+  CodedBound(Metric metric, std::size_t dim, const CodedQuery& query, double max_norm);
+
+  // The kernel's view of the query: it lets a row through unless its score is certain to lie below `threshold`. `add` are the row terms
+  // (add_terms), none larger than `max_add` in size.
+  kernels::ScanI8Query probe(const std::int16_t* codes, double threshold, const float* add, double max_add) const;
+
+  // Where the exact score of a row lies, its bias included.
+  Candidate around(const codec::PackedView& rows, std::size_t row, std::int32_t product, double bias, std::uint64_t slot) const;
+
+  static bool fits(double max_norm);
+
+ private:
+  bool squared_;
+  double factor_;  // 2 for l2, 1 otherwise
+  CodedQuery query_;
+  double max_norm_;
+  double fixed_;  // error of the query's codes and of float64 arithmetic, for any row of the tile
+};
+
+// The row terms of a tile beside the product: -|x|^2 for l2, plus the bias where there is one. Returns the largest size among them.
+double add_terms(Metric metric, const codec::PackedView& rows, const float* bias, std::size_t count, float* out);
+
+}  // namespace nf::score
