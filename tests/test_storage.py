@@ -55,7 +55,7 @@ def test_the_layout_is_the_documented_one(small: Path) -> None:
         names.append(name.rstrip(b"\0").decode())
         assert offset % 64 == 0
         assert crc == _core.crc32c(data[offset : offset + size])
-    assert names == ["meta", "id_bytes", "id_ends", "rows", "tile_norms"]
+    assert names == ["meta", "id_bytes", "id_ends", "rows", "tile_norms", "codes", "code_scales", "code_errors", "code_squares"]
 
 
 @pytest.mark.parametrize("mmap", [True, False])
@@ -147,12 +147,16 @@ def test_lies_inside_a_valid_container_are_refused(tmp_path: Path) -> None:
     path = str(tmp_path / "lies")
     good = {"dim": 3, "metric": "ip", "storage": "float32", "count": 2, "ids": "int", "fingerprint": None}
     rows, norms, ids = np.zeros((2, 3), np.float32), np.zeros(1, np.float32), np.arange(2)
+    # One block of sixteen rows, one group of four dimensions.
+    packed: dict[str, object] = {"codes": np.zeros(64, np.int8)}
+    packed |= {f"code_{name}": np.zeros(16, np.float32) for name in ("scales", "errors", "squares")}
 
-    def write(meta: object, rows: object = rows, norms: object = norms, ids: object = ids) -> None:
+    def write(meta: object, rows: object = rows, norms: object = norms, ids: object = ids, **parts: object) -> None:
         import json
 
         text = meta if isinstance(meta, bytes) else json.dumps(meta).encode()
-        _core.write_container(path, "flat", [("meta", text), ("ids", ids), ("rows", rows), ("tile_norms", norms)])  # type: ignore[list-item]
+        sections = {"meta": text, "ids": ids, "rows": rows, "tile_norms": norms, **packed, **parts}
+        _core.write_container(path, "flat", list(sections.items()))  # type: ignore[arg-type]
 
     write(good)
     assert len(nf.FlatIndex.load(path)) == 2
@@ -174,6 +178,15 @@ def test_lies_inside_a_valid_container_are_refused(tmp_path: Path) -> None:
         write(good, norms=norms_lie)
         with pytest.raises(nf.FormatError, match="tile_norms"):
             nf.FlatIndex.load(path)
+    for name in packed:
+        write(good, **{name: np.zeros(15, np.float32)})
+        with pytest.raises(nf.FormatError, match=name):
+            nf.FlatIndex.load(path)
+    # Codes that say anything at all may spoil an answer, never the process.
+    query, hostile = np.ones((1, 3), np.float32), np.full(16, np.nan, np.float32)
+    for name in ("code_scales", "code_errors", "code_squares"):
+        write(good, **{name: hostile})
+        assert nf.FlatIndex.load(path).search(query, 2).ids.shape == (1, 2)
     write(good, ids=np.arange(3))
     with pytest.raises(nf.FormatError, match="ids"):
         nf.FlatIndex.load(path)

@@ -10,8 +10,6 @@ namespace nf::codec {
 namespace {
 
 constexpr float kCodeMax = 127.0f;
-// Rows whose largest value is smaller have no codes (their error is their norm): the reciprocal of the scale must be finite.
-constexpr float kSmallest = 0x1p-100f;
 // Adding 1.5 * 2^23 to a float32 below 2^22 leaves its nearest integer in the low bits, in baseline vector code.
 constexpr float kToInteger = 0x1.8p23f;
 
@@ -24,14 +22,34 @@ std::size_t offset_of(std::size_t place, std::size_t dim) {
   return place / kPackRows * packed_groups(dim) * kPackRows * kPackDims + place % kPackRows * kPackDims;
 }
 
+// The smallest float32 with at most 16 significant bits that is >= peak / 127, or the largest such whose 127-fold stays finite.
+float scale_for(float peak) {
+  if (peak == 0.0f) return 0.0f;
+  float scale = static_cast<float>(static_cast<double>(peak) / kCodeMax);
+  if (static_cast<double>(scale) * kCodeMax < peak) scale = std::nextafter(scale, std::numeric_limits<float>::infinity());
+  std::uint32_t bits;
+  std::memcpy(&bits, &scale, sizeof(bits));
+  bits = (bits + 0xFFu) & ~0xFFu;
+  std::memcpy(&scale, &bits, sizeof(scale));
+  if (static_cast<double>(scale) * kCodeMax <= std::numeric_limits<float>::max()) return scale;
+  bits -= 0x100u;
+  std::memcpy(&scale, &bits, sizeof(scale));
+  return scale;
+}
+
 // Codes of one row, and the squared length of what they leave out.
 double quantize(const float* row, std::size_t dim, float scale, std::int8_t* codes) {
-  const float inverse = 1.0f / scale;
-  for (std::size_t i = 0; i < dim; ++i) {
-    const float shifted = row[i] * inverse + kToInteger;
-    std::int32_t bits;
-    std::memcpy(&bits, &shifted, sizeof(bits));
-    codes[i] = static_cast<std::int8_t>(bits);
+  if (scale >= std::numeric_limits<float>::min()) {
+    const float inverse = 1.0f / scale;
+    for (std::size_t i = 0; i < dim; ++i) {
+      const float shifted = row[i] * inverse + kToInteger;
+      std::int32_t bits;
+      std::memcpy(&bits, &shifted, sizeof(bits));
+      codes[i] = static_cast<std::int8_t>(bits);
+    }
+  } else {
+    // A denormal scale has no finite reciprocal. (At the other end 127.5 scales may exceed the largest float32, so no code needs a limit.)
+    for (std::size_t i = 0; i < dim; ++i) codes[i] = scale == 0.0f ? 0 : static_cast<std::int8_t>(std::nearbyint(static_cast<double>(row[i]) / scale));
   }
   double rest = 0.0;
   for (std::size_t i = 0; i < dim; ++i) {
@@ -52,24 +70,21 @@ PackedRows::PackedRows(std::size_t rows, std::size_t dim) : dim_(dim), codes_(pa
   codes_.zero();
 }
 
-void PackedRows::encode(std::size_t place, const float* row) {
+void PackedRows::encode(std::size_t place, const float* row, bool rest) {
   float peak = 0.0f;
+  for (std::size_t i = 0; i < dim_; ++i) peak = std::max(peak, std::fabs(row[i]));
+  const float scale = scale_for(peak);
+  std::vector<std::int8_t> codes(packed_groups(dim_) * kPackDims, 0);
+  const double left = quantize(row, dim_, scale, codes.data());
   double square = 0.0;
   for (std::size_t i = 0; i < dim_; ++i) {
-    peak = std::max(peak, std::fabs(row[i]));
-    square += static_cast<double>(row[i]) * static_cast<double>(row[i]);
+    const double value = rest ? static_cast<double>(row[i]) : static_cast<double>(scale) * codes[i];
+    square += value * value;
   }
+  scale_[place] = scale;
   square_[place] = static_cast<float>(square);
-  std::vector<std::int8_t> codes(packed_groups(dim_) * kPackDims, 0);
-  double rest = square;
-  if (peak >= kSmallest) {
-    scale_[place] = peak / kCodeMax;
-    rest = quantize(row, dim_, scale_[place], codes.data());
-  } else {
-    scale_[place] = 0.0f;
-  }
   // A float64 sum of dim squares is off by dim * 2^-53 at most; 2^-30 covers 65,536 of them, and the root.
-  error_[place] = std::min(rounded_up(std::sqrt(rest) * (1.0 + 0x1p-30)), std::numeric_limits<float>::max());
+  error_[place] = rest ? std::min(rounded_up(std::sqrt(left) * (1.0 + 0x1p-30)), std::numeric_limits<float>::max()) : 0.0f;
   std::int8_t* const to = codes_.data() + offset_of(place, dim_);
   for (std::size_t g = 0; g < packed_groups(dim_); ++g) std::memcpy(to + g * kPackRows * kPackDims, codes.data() + g * kPackDims, kPackDims);
 }
@@ -81,6 +96,11 @@ void PackedRows::copy(std::size_t place, const PackedView& from, std::size_t ind
   const std::int8_t* const source = from.codes + offset_of(index, dim_);
   std::int8_t* const to = codes_.data() + offset_of(place, dim_);
   for (std::size_t g = 0; g < packed_groups(dim_); ++g) std::memcpy(to + g * kPackRows * kPackDims, source + g * kPackRows * kPackDims, kPackDims);
+}
+
+void unpack_row(const PackedView& rows, std::size_t index, std::size_t dim, float* out) {
+  const std::int8_t* const codes = rows.codes + offset_of(index, dim);
+  for (std::size_t i = 0; i < dim; ++i) out[i] = rows.scale[index] * static_cast<float>(codes[i / kPackDims * kPackRows * kPackDims + i % kPackDims]);
 }
 
 }  // namespace nf::codec

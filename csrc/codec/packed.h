@@ -1,6 +1,7 @@
 // Rows as int8 codes for the scan: sixteen rows interleaved, so that one register holds the same dimensions of several rows.
 //
-// Symmetric codes with one scale a row: x = scale * code + rest, |code| <= 127. Beside them stands `error`, not below |rest|, by which
+// Symmetric codes with one scale a row: x = scale * code + rest, |code| <= 127. A scale has 16 significant bits, so scale * code is a
+// float32 without rounding, and a store of int8 rows is these codes alone, with no rest. Beside them stands `error`, not below |rest|, by which
 // Cauchy-Schwarz bounds what the codes leave out of an inner product: |q . rest| <= |q| |rest|. For unit rows of 384 dimensions it is about
 // 0.007. A block is ceil(dim / 4) times 64 bytes: four dimensions of sixteen rows, which suits AVX2, AVX-512, VNNI and AMX alike.
 #pragma once
@@ -38,8 +39,9 @@ class PackedRows {
   PackedRows() = default;
   PackedRows(std::size_t rows, std::size_t dim);
 
-  // Different places may be written by different threads at the same time.
-  void encode(std::size_t place, const float* row);
+  // Different places may be written by different threads at the same time. `rest` says whether the row is kept beside its codes (then what
+  // they leave out counts as error) or is from now on what they say. Values too large for the scale become the largest code.
+  void encode(std::size_t place, const float* row, bool rest);
   void copy(std::size_t place, const PackedView& from, std::size_t index);
 
   PackedView view() const { return {codes_.data(), scale_.data(), error_.data(), square_.data()}; }
@@ -49,5 +51,8 @@ class PackedRows {
   AlignedBuffer<std::int8_t> codes_;
   AlignedBuffer<float> scale_, error_, square_;
 };
+
+// What the codes of row `index` say: `dim` float32 values.
+void unpack_row(const PackedView& rows, std::size_t index, std::size_t dim, float* out);
 
 }  // namespace nf::codec

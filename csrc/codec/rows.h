@@ -1,7 +1,7 @@
-// How one vector is kept: float32 as it is, bfloat16 rounded to nearest even, int8 with one scale in front of its codes.
+// How one vector is kept row by row: float32 as it is, or bfloat16 rounded to nearest even. int8 rows are kept packed (codec/packed.h).
 //
-// A decoded row is exactly the row that is stored: bfloat16 is a float32 with 16 zero bits, and an int8 scale keeps 16 significant bits,
-// so scale * code (7 bits) is a float32 without rounding. Exact search over a store is exact over its decoded rows.
+// A decoded row is exactly the row that is stored: a bfloat16 is a float32 with 16 zero bits. Exact search over a store is exact over its
+// decoded rows.
 #pragma once
 
 #include <cstddef>
@@ -11,13 +11,13 @@
 
 namespace nf::codec {
 
-// Bytes of one encoded row.
+// Bytes of one encoded row; 0 for int8.
 std::size_t row_bytes(Storage storage, std::size_t dim);
 
-// Encodes one row of finite values. Values beyond the largest finite bfloat16 or int8 code become that largest value.
+// Encodes one row of finite values. Values beyond the largest finite bfloat16 become that. Nothing is written for int8.
 void encode_row(Storage storage, const float* row, std::size_t dim, unsigned char* out);
 
-// Decodes `count` consecutive encoded rows into a dense float32 matrix.
-void decode_rows(Storage storage, const unsigned char* rows, std::size_t count, std::size_t dim, float* out);
+// Decodes one encoded row into `dim` float32 values. Not for int8.
+void decode_row(Storage storage, const unsigned char* row, std::size_t dim, float* out);
 
 }  // namespace nf::codec

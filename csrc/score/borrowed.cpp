@@ -82,7 +82,9 @@ void score_matrix(Metric metric, MatrixView<float> queries, MatrixView<float> ro
 
 void topk(Metric metric, MatrixView<float> queries, MatrixView<float> rows, std::size_t k, int threads, std::int64_t* slots, float* scores,
           std::int64_t* counts) {
-  const Prepared prepared = prepare(metric, rows, threads, "vectors");
+  // Without queries nothing is scanned, but bad rows are refused all the same.
+  const bool unchecked = metric != Metric::cosine && queries.rows != 0;
+  const Prepared prepared = unchecked ? Prepared{rows, std::vector<double>(rows.rows), {}} : prepare(metric, rows, threads, "vectors");
   const std::vector<Tile> tiles = tiles_of(metric, prepared);
   Rows searched;
   searched.dim = rows.cols;
@@ -90,6 +92,7 @@ void topk(Metric metric, MatrixView<float> queries, MatrixView<float> rows, std:
   searched.tiles = tiles.data();
   searched.tile_count = tiles.size();
   searched.slots = rows.rows;
+  searched.unchecked = unchecked;
   Options options;
   options.k = k;
   options.threads = threads;

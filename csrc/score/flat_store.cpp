@@ -33,9 +33,8 @@ std::size_t checked_dim(std::size_t dim) {
   return dim;
 }
 
-float stored_norm(Storage storage, const unsigned char* encoded, std::size_t dim, float* place) {
-  codec::decode_rows(storage, encoded, 1, dim, place);
-  return std::min(rounded_up(std::sqrt(dot64(place, place, dim))), std::numeric_limits<float>::max());
+float stored_norm(const float* row, std::size_t dim) {
+  return std::min(rounded_up(std::sqrt(dot64(row, row, dim))), std::numeric_limits<float>::max());
 }
 
 }  // namespace
@@ -47,7 +46,7 @@ FlatStore::FlatStore(std::shared_ptr<storage::MappedFile> file, std::size_t dim,
     : FlatStore(dim, metric, storage) {
   file_ = std::move(file);
   const storage::Bytes rows = file_->section("rows");
-  if (count > rows.size / row_bytes_ || count * row_bytes_ != rows.size) {
+  if (row_bytes_ == 0 ? rows.size != 0 : rows.size % row_bytes_ != 0 || rows.size / row_bytes_ != count) {
     throw FormatError(file_->path() + ": section rows has " + std::to_string(rows.size) + " bytes, " + std::to_string(count) + " rows of " +
                       std::to_string(row_bytes_) + " bytes expected: the file is damaged");
   }
@@ -61,14 +60,12 @@ FlatStore::FlatStore(std::shared_ptr<storage::MappedFile> file, std::size_t dim,
     const std::size_t first = t * kTileRows;
     tiles_.push_back(Tile{rows.data + first * row_bytes_, first, std::min(kTileRows, count - first), norms[t], {}});
   }
-  if (coded()) {
-    const std::size_t places = codec::packed_blocks(count) * codec::kPackRows;
-    const codec::PackedView codes{file_->section("codes").as<std::int8_t>(codec::packed_bytes(count, dim), "codes"),
-                                  file_->section("code_scales").as<float>(places, "code_scales"),
-                                  file_->section("code_errors").as<float>(places, "code_errors"),
-                                  file_->section("code_squares").as<float>(places, "code_squares")};
-    for (Tile& tile : tiles_) tile.codes = codes.from(tile.first, dim);
-  }
+  const std::size_t places = codec::packed_blocks(count) * codec::kPackRows;
+  const codec::PackedView codes{file_->section("codes").as<std::int8_t>(codec::packed_bytes(count, dim), "codes"),
+                                file_->section("code_scales").as<float>(places, "code_scales"),
+                                file_->section("code_errors").as<float>(places, "code_errors"),
+                                file_->section("code_squares").as<float>(places, "code_squares")};
+  for (Tile& tile : tiles_) tile.codes = codes.from(tile.first, dim);
   segments_.push_back(Segment{{}, {}, 0, count});
   live_.assign(count, 1);
 }
@@ -84,7 +81,7 @@ std::size_t FlatStore::live() const {
 }
 
 FlatStore::Encoded FlatStore::room_for(std::size_t count) const {
-  return {AlignedBuffer<unsigned char>(count * row_bytes_), std::vector<float>(count), coded() ? codec::PackedRows(count, dim_) : codec::PackedRows()};
+  return {AlignedBuffer<unsigned char>(count * row_bytes_), std::vector<float>(count), codec::PackedRows(count, dim_)};
 }
 
 FlatStore::Encoded FlatStore::encode(MatrixView<float> rows, int threads) const {
@@ -100,8 +97,11 @@ FlatStore::Encoded FlatStore::encode(MatrixView<float> rows, int threads) const 
         row = place.data();
       }
       codec::encode_row(storage_, row, dim_, target);
-      if (coded()) encoded.codes.encode(i, row);
-      encoded.norms[i] = stored_norm(storage_, target, dim_, place.data());
+      // From here on the row is what is stored of it.
+      if (storage_ == Storage::bfloat16) codec::decode_row(storage_, target, dim_, place.data());
+      encoded.codes.encode(i, storage_ == Storage::bfloat16 ? place.data() : row, storage_ != Storage::int8);
+      if (storage_ == Storage::int8) codec::unpack_row(encoded.codes.view(), i, dim_, place.data());
+      encoded.norms[i] = stored_norm(storage_ == Storage::float32 ? row : place.data(), dim_);
     }
   }));
   return encoded;
@@ -153,8 +153,8 @@ void FlatStore::place(const Encoded& encoded, std::size_t count) {
     fresh.codes = std::move(room.codes);
   }
   const auto fill = [&](Segment& segment, std::size_t from, std::size_t rows_in) {
-    std::memcpy(segment.owned.data() + segment.count * row_bytes_, encoded.rows.data() + from * row_bytes_, rows_in * row_bytes_);
-    for (std::size_t i = 0; coded() && i < rows_in; ++i) segment.codes.copy(segment.count + i, encoded.codes.view(), from + i);
+    if (row_bytes_ != 0) std::memcpy(segment.owned.data() + segment.count * row_bytes_, encoded.rows.data() + from * row_bytes_, rows_in * row_bytes_);
+    for (std::size_t i = 0; i < rows_in; ++i) segment.codes.copy(segment.count + i, encoded.codes.view(), from + i);
     extend_tiles(segment, encoded.norms.data() + from, rows_in);
     segment.count += rows_in;
   };
@@ -171,8 +171,7 @@ void FlatStore::extend_tiles(const Segment& segment, const float* norms, std::si
   for (std::size_t i = 0; i < count; ++i, ++slot) {
     const std::size_t place = segment.count + i;
     if (place % kTileRows == 0) {
-      const codec::PackedView codes = coded() ? segment.codes.view().from(place, dim_) : codec::PackedView{};
-      tiles_.push_back(Tile{segment.owned.data() + place * row_bytes_, slot, 0, 0.0f, codes});
+      tiles_.push_back(Tile{segment.owned.data() + place * row_bytes_, slot, 0, 0.0f, segment.codes.view().from(place, dim_)});
     }
     Tile& tile = tiles_.back();
     ++tile.count;
@@ -195,17 +194,14 @@ void FlatStore::search(MatrixView<float> queries, const Options& options, std::s
   score::search(rows, queries, options, answer);
 }
 
-const unsigned char* FlatStore::row(std::uint64_t slot) const {
-  const auto after = std::upper_bound(tiles_.begin(), tiles_.end(), slot, [](std::uint64_t s, const Tile& tile) { return s < tile.first; });
-  const Tile& tile = *(after - 1);
-  return tile.rows + (slot - tile.first) * row_bytes_;
-}
-
 void FlatStore::get(const std::vector<std::uint64_t>& slots, float* out) const {
   const Reading reading(lock_);
   for (std::size_t i = 0; i < slots.size(); ++i) {
     if (slots[i] >= live_.size()) throw InputError("slot " + std::to_string(slots[i]) + " does not exist");
-    codec::decode_rows(storage_, row(slots[i]), 1, dim_, out + i * dim_);
+    const auto after = std::upper_bound(tiles_.begin(), tiles_.end(), slots[i], [](std::uint64_t s, const Tile& tile) { return s < tile.first; });
+    float* const place = out + i * dim_;
+    const float* const row = row_of(*(after - 1), storage_, dim_, slots[i] - (after - 1)->first, place);
+    if (row != place) std::memcpy(place, row, dim_ * sizeof(float));
   }
 }
 
@@ -228,8 +224,8 @@ std::unique_ptr<FlatStore> FlatStore::compacted() const {
   for (const Tile& tile : tiles_) {
     for (std::size_t j = 0; j < tile.count; ++j) {
       if (live_[tile.first + j] == 0) continue;
-      std::memcpy(kept.rows.data() + at * row_bytes_, tile.rows + j * row_bytes_, row_bytes_);
-      if (coded()) kept.codes.copy(at, tile.codes, j);
+      if (row_bytes_ != 0) std::memcpy(kept.rows.data() + at * row_bytes_, tile.rows + j * row_bytes_, row_bytes_);
+      kept.codes.copy(at, tile.codes, j);
       kept.norms[at++] = tile.max_norm;  // an upper bound is all that a tile's norm has to be
     }
   }
@@ -242,14 +238,14 @@ void FlatStore::save(storage::Writer& writer, const std::string& path) const {
   const Reading reading(lock_);
   std::vector<float> norms;
   const std::size_t count = live_.size() - dead_count_;
-  // A second copy of the codes, a quarter of the rows' bytes: the file has no gaps where rows were deleted.
-  codec::PackedRows codes = coded() ? codec::PackedRows(count, dim_) : codec::PackedRows();
+  // A second copy of the codes, a quarter of float32 rows: the file has no gaps where rows were deleted.
+  codec::PackedRows codes(count, dim_);
   std::size_t kept = 0;
   writer.section("rows");
   for (const Tile& tile : tiles_) {
     for (std::size_t j = 0; j < tile.count; ++j) {
       if (live_[tile.first + j] == 0) continue;
-      if (coded()) codes.copy(kept, tile.codes, j);
+      codes.copy(kept, tile.codes, j);
       if (kept++ % kTileRows == 0) norms.push_back(0.0f);
       norms.back() = std::max(norms.back(), tile.max_norm);
     }
@@ -261,14 +257,12 @@ void FlatStore::save(storage::Writer& writer, const std::string& path) const {
     }
   }
   writer.section("tile_norms", norms.data(), norms.size() * sizeof(float));
-  if (coded()) {
-    const codec::PackedView view = codes.view();
-    const std::size_t places = codec::packed_blocks(count) * codec::kPackRows * sizeof(float);
-    writer.section("codes", view.codes, codec::packed_bytes(count, dim_));
-    writer.section("code_scales", view.scale, places);
-    writer.section("code_errors", view.error, places);
-    writer.section("code_squares", view.square, places);
-  }
+  const codec::PackedView view = codes.view();
+  const std::size_t places = codec::packed_blocks(count) * codec::kPackRows * sizeof(float);
+  writer.section("codes", view.codes, codec::packed_bytes(count, dim_));
+  writer.section("code_scales", view.scale, places);
+  writer.section("code_errors", view.error, places);
+  writer.section("code_squares", view.square, places);
   writer.commit(path);
 }
 

@@ -25,7 +25,7 @@ class FlatStore {
  public:
   FlatStore(std::size_t dim, Metric metric, Storage storage);
 
-  // Borrows `count` rows from the file (sections "rows", "tile_norms" and, for float32, "codes", "code_scales", "code_errors" and
+  // Borrows `count` rows from the file (sections "rows", empty for int8, "tile_norms", "codes", "code_scales", "code_errors" and
   // "code_squares"), which it keeps alive. Throws FormatError when the sections do not have the sizes that dim, storage and count ask for.
   FlatStore(std::shared_ptr<storage::MappedFile> file, std::size_t dim, Metric metric, Storage storage, std::size_t count);
 
@@ -56,7 +56,7 @@ class FlatStore {
  private:
   struct Segment {
     AlignedBuffer<unsigned char> owned;  // empty when the rows lie in file_
-    codec::PackedRows codes;             // of float32 rows, which are scanned by them
+    codec::PackedRows codes;
     std::size_t capacity = 0;            // rows that fit into owned
     std::size_t count = 0;
   };
@@ -66,14 +66,12 @@ class FlatStore {
     codec::PackedRows codes;
   };
 
-  bool coded() const { return storage_ == Storage::float32; }
   Encoded room_for(std::size_t count) const;
   Encoded encode(MatrixView<float> rows, int threads) const;
   void reserve_for(std::size_t more);
   void place(const Encoded& encoded, std::size_t count);
   void adopt(Encoded encoded, std::size_t count);
   void extend_tiles(const Segment& segment, const float* norms, std::size_t count);
-  const unsigned char* row(std::uint64_t slot) const;
 
   const std::size_t dim_;
   const Metric metric_;

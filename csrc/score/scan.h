@@ -17,7 +17,7 @@
 
 namespace nf::score {
 
-// A run of stored rows, at most kTileRows of them, with the largest norm among them (rounded up).
+// A run of stored rows, at most kTileRows of them, with the largest norm among them (rounded up). int8 rows are their codes.
 constexpr std::size_t kTileRows = 128;
 struct Tile {
   const unsigned char* rows;
@@ -26,6 +26,9 @@ struct Tile {
   float max_norm;
   codec::PackedView codes;  // of the same rows, from a block's start; null where there are none
 };
+
+// Row `index` of the tile as float32: where it lies, or decoded into `place`.
+const float* row_of(const Tile& tile, Storage storage, std::size_t dim, std::size_t index, float* place);
 
 // The rows to search, borrowed: tiles in rising slot order without gaps from slot 0; the last one may reach beyond `slots`.
 struct Rows {
@@ -36,6 +39,7 @@ struct Rows {
   std::size_t tile_count = 0;
   std::uint64_t slots = 0;
   const std::uint8_t* live = nullptr;  // one byte per slot, null when all are live
+  bool unchecked = false;              // float32 rows that nobody looked at: their norms are found, and bad rows refused, as tiles are scanned
 };
 
 struct Options {
@@ -55,7 +59,7 @@ struct Answer {
   std::int64_t* rescored = nullptr;
 };
 
-// Throws InputError "queries: row ..." for NaN, infinity or a norm beyond float32.
+// Throws InputError "queries: row ..." (and "vectors: row ..." for unchecked rows) for NaN, infinity or a norm beyond float32.
 void search(const Rows& rows, MatrixView<float> queries, const Options& options, const Answer& answer);
 
 }  // namespace nf::score
