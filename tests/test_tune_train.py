@@ -21,7 +21,17 @@ from nearfield.tune import loop
 from nearfield.tune.train import TrainResult, train
 
 # A rate and a number of passes that a random two-layer model with 32 dimensions can learn with.
-FAST = TuneConfig(anchor=0, epochs=6, batch_size=16, learning_rate=3e-3, patience=0, eval_every=0.5, checkpoint_minutes=1e6, merge_trials=1)
+FAST = TuneConfig(
+    anchor=0,
+    anchor_general=0,
+    epochs=6,
+    batch_size=16,
+    learning_rate=3e-3,
+    patience=0,
+    eval_every=0.5,
+    checkpoint_minutes=1e6,
+    merge_trials=1,
+)
 HALF = len(set(WORDS)) // 2
 LEFT, RIGHT = sorted(set(WORDS))[:HALF], sorted(set(WORDS))[HALF : 2 * HALF]
 
@@ -296,8 +306,9 @@ def test_the_anchor_keeps_vectors_near_the_base(tmp_path: Path, tiny_model: Path
     base = Tower.load(tiny_model)
     texts = [f"what is the {word}" for word in ("array", "file", "graph", "score")]
     moved = []
-    for weight in (0.0, 30.0):
-        config = dataclasses.replace(FAST, anchor=weight, merge_alphas=(1.0,))
-        result = run(tmp_path / f"anchor{weight}", tiny_model, config)
+    for i, weights in enumerate([(0.0, 0.0), (30.0, 0.0), (0.0, 30.0)]):
+        config = dataclasses.replace(FAST, anchor=weights[0], anchor_general=weights[1], merge_alphas=(1.0,))
+        result = run(tmp_path / f"anchor{i}", tiny_model, config)
         moved.append(float(1 - (Tower.load(result.model).encode(texts) * base.encode(texts)).sum(1).mean()))
     assert moved[1] < moved[0] / 2
+    assert moved[2] < moved[0]

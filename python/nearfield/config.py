@@ -27,6 +27,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "warmup_fraction": (0, 1),
     "temperature": (1e-3, 10),
     "anchor": (0, 1000),
+    "anchor_general": (0, 1000),
     "hard_negatives": (0, 64),
     "max_tokens_train": (4, 65536),
     "max_tokens_query": (4, 65536),
@@ -54,7 +55,7 @@ class TuneConfig:
         epochs: passes over the training pairs. 1: a small retriever takes most of its gain from the first pass and forgets more with each
             further one.
         batch_size: pairs per step; every other document of the step is a negative. 64: enough negatives to learn from, and 64 documents
-            of 128 tokens keep a 22 M parameter model under 2 GiB of activations.
+            of 128 tokens keep a 22 M parameter model's training under 3 GiB of memory in all.
         learning_rate: AdamW's peak rate. 5e-5: the upper end of what is usual for whole-model tuning; one pass is short, and weights are
             averaged with the base afterwards, which forgives an over-long step better than an over-short one.
         weight_decay: AdamW's decoupled decay, on matrices only (never biases or layer norms). 0.01: AdamW's own default; over one pass it
@@ -64,9 +65,12 @@ class TuneConfig:
         decay: shape of the fall to 0 after warmup, "linear" or "cosine". linear: ends small for longer, which suits a single pass.
         temperature: cosines are divided by this before the softmax. 0.05: the value that all-MiniLM and most sentence encoders were
             trained with (a scale of 20).
-        anchor: weight of the drift term, the mean of 1 - cosine to the base's vectors of the same texts. 3: on 1,500 medical pairs the gain
-            on dev stayed (0.892 to 0.955 of nDCG@10, 0.956 without) and the drop on general questions fell from 1.9 to 0.4 points; it costs
-            a forward pass of the base, a third of the time (docs/log.md). 0 switches it off.
+        anchor: weight of the drift from the base over the step's own texts: the mean of 1 - cosine to the base's vectors. 1: held the drop
+            on general questions after 1,500 medical pairs to 0.5 points, from 0.9 with ``anchor_general`` alone and 2.0 with neither, at
+            the same gain; weight 3 over a whole run cost a third of the gain (docs/log.md). A forward pass of the base is a third of
+            the time. 0 switches it off.
+        anchor_general: weight of the same over texts about nothing in particular, made of the step's own by replacing their rare words
+            (``nearfield.tune.scramble``). 5: halved the drop and cost no gain; 20 cost some. A quarter of the time; 0 switches it off.
         symmetric: also asks each document to find its query. False: retrieval asks in one direction only.
         hard_negatives: labelled negatives used per pair and step, rotating over the epochs. 1: each costs as much as a pair's own document.
         max_tokens_train: documents are cut to this many tokens in training and on the dev sub-corpus. 128: cost grows with length, and
@@ -76,20 +80,20 @@ class TuneConfig:
             tokens, dropout 0.1 trains 6-9 documents a second, dropout 0 15.7.
         chunk_rows: texts of a step are sorted by length and encoded this many at a time, each chunk padded to its own longest. 16: less
             padding; the gradient is that of the whole batch.
-        max_pairs: at most this many pairs, chosen by the seed; None takes all.
+        max_pairs: at most this many pairs, chosen by the seed; None takes all. 6000: of 12,230 medical pairs the second half raised nDCG@10
+            on dev by 0.003 and doubled the time (docs/log.md).
         seed: order of the pairs, choice of the sub-corpora, dropout.
         eval_every: share of the run between two evaluations on the dev sub-corpus. 0.25: four of them cost a small part of the time.
         patience: evaluations without a better dev nDCG@10 before the run stops; 0 never stops early. 2: one bad evaluation may be noise.
         dev_queries: queries of the dev (and guard) sub-corpus at most. 300: a paired difference of about a point shows.
-        dev_documents: its documents at most, unless the positives alone are more. 1000: about 25 s an evaluation at 40 documents a second.
+        dev_documents: its documents at most, unless the positives alone are more. 1000: 15 to 20 s an evaluation on two AVX2 cores.
         merge_alphas: shares of the tuned weights tried in base + alpha * (tuned - base). 0 (the base) and 1 (the tuned model) are always
             measured.
         merge_trials: alphas between 0 and 1 that are really encoded, the most promising first (see ``nearfield.tune.merge``). 3: each
             costs one evaluation.
         guard_max_drop: how far nDCG@10 (0 to 1) may fall on the guard set in the final verdict. 0.01: one point.
         guard_margin: how much of that is held back when alpha is chosen on the guard's dev split, for the difference between splits. 0.005.
-        checkpoint_minutes: time between checkpoints. 5: a checkpoint of a 22 M parameter model is 270 MB and takes about a second; 0
-            writes one every step.
+        checkpoint_minutes: time between checkpoints. 5: a checkpoint of a 22 M parameter model is 270 MB; 0 writes one every step.
         dtype: "bfloat16" trains in mixed precision, "float32" does not, "auto" takes bfloat16 where the hardware has matrix instructions
             for it.
         device: "auto" takes the GPU where there is one.
@@ -113,14 +117,15 @@ class TuneConfig:
     warmup_fraction: float = 0.1
     decay: Decay = "linear"
     temperature: float = 0.05
-    anchor: float = 3.0
+    anchor: float = 1.0
+    anchor_general: float = 5.0
     symmetric: bool = False
     hard_negatives: int = 1
     max_tokens_train: int = 128
     max_tokens_query: int = 64
     dropout: float = 0.0
     chunk_rows: int = 16
-    max_pairs: int | None = None
+    max_pairs: int | None = 6000
     seed: int = 0
     eval_every: float = 0.25
     patience: int = 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +21,9 @@ from nearfield.tune.devset import DevSet
 from nearfield.tune.embed import embed, vectors_of
 from nearfield.tune.interrupts import finish_first
 from nearfield.tune.losses import drift, info_nce
+from nearfield.tune.pairs import TokenIds
 from nearfield.tune.schedule import evaluation_steps, rate_at
+from nearfield.tune.scramble import Scrambler
 from nearfield.types import FloatArray
 
 Vectors = tuple[FloatArray, FloatArray]
@@ -65,17 +68,18 @@ class Trainer:
         store: opened; with ``resume`` its checkpoint is taken up.
         dtype: "float32" or "bfloat16".
         resume: whether the store has a checkpoint to go on from.
-        reference: the base, which training is anchored to; needed where ``config.anchor`` is above 0.
+        reference: the base, which training is anchored to; needed where ``config.anchor`` or ``config.anchor_general`` is above 0.
+        scrambler: makes the texts of the general anchor; needed where ``config.anchor_general`` is above 0.
     """
 
     def __init__(
         self, tower: Tower, batches: Batches, dev: DevSet, config: TuneConfig, store: CheckpointStore, *, dtype: str, resume: bool,
-        reference: Tower | None = None,
+        reference: Tower | None = None, scrambler: Scrambler | None = None,
     ) -> None:  # fmt: skip
         self.tower, self.batches, self.dev, self.config, self.store, self.dtype = tower, batches, dev, config, store, dtype
         self.parameters = {name: p for name, p in tower.model.named_parameters() if p.requires_grad}
         self.optimizer = make_optimizer(self.parameters, config)
-        self.reference = reference
+        self.reference, self.scrambler = reference, scrambler
         self.state = RunState()
         self.points = evaluation_steps(len(batches), config.eval_every) | {0}
         self.vectors: dict[int, Vectors] = {}  # the dev vectors at steps 0 and best_step, for the merge
@@ -128,10 +132,11 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        texts = batch.queries + batch.documents
+        own = batch.queries + batch.documents
+        texts = own + (self.scrambler.texts(batch, state.step) if self.scrambler else [])
         vectors = embed(self.tower, texts, chunk_rows=self.config.chunk_rows, dtype=self.dtype)
         device = vectors.device
-        queries, documents = vectors[: len(batch.queries)], vectors[len(batch.queries) :]
+        queries, documents = vectors[: len(batch.queries)], vectors[len(batch.queries) : len(own)]
         loss = info_nce(
             queries[torch.from_numpy(batch.query_of).to(device)],
             documents,
@@ -140,10 +145,7 @@ class Trainer:
             temperature=self.config.temperature,
             symmetric=self.config.symmetric,
         )
-        if self.reference is not None:
-            with torch.no_grad():
-                base = embed(self.reference, texts, chunk_rows=self.config.chunk_rows, dtype=self.dtype)
-            loss = loss + self.config.anchor * drift(vectors, base)
+        loss = loss + self._anchor(vectors, texts, len(own))
         value = loss.item()
         self._refuse_unless_finite(value, "loss")
         loss.backward()  # type: ignore[no-untyped-call]
@@ -155,6 +157,19 @@ class Trainer:
             state.loss_sum += value
             state.loss_steps += 1
         bar.advance(len(batch), note=self._note(value))
+
+    def _anchor(self, vectors: torch.Tensor, texts: Sequence[TokenIds], own: int) -> torch.Tensor | float:
+        """The pull to the base: over the step's own texts, the first ``own`` of them, and over the scrambled ones behind."""
+        if self.reference is None:
+            return 0.0
+        weights = ((slice(0, own), self.config.anchor), (slice(own, None), self.config.anchor_general))
+        total: torch.Tensor | float = 0.0
+        for part, weight in weights:
+            if weight and texts[part]:
+                with torch.no_grad():
+                    base = embed(self.reference, texts[part], chunk_rows=self.config.chunk_rows, dtype=self.dtype)
+                total = total + weight * drift(vectors[part], base)
+        return total
 
     def _score(self, bar: Bar) -> None:
         state, began = self.state, time.monotonic()

@@ -28,6 +28,7 @@ class TrainingPairs:
         pairs: ``(n, 2)`` int64, distinct (query row, document row).
         relevant: for each query row all document rows judged relevant in training, whether or not their pair was kept.
         negatives: for each query row the document rows labelled as negatives, relevant ones left out.
+        available: pairs that could be used, of which ``config.max_pairs`` were.
     """
 
     queries: list[TokenIds]
@@ -35,6 +36,7 @@ class TrainingPairs:
     pairs: IntArray
     relevant: list[frozenset[int]]
     negatives: list[tuple[int, ...]]
+    available: int = 0
 
 
 def training_pairs(dataset: Dataset, config: TuneConfig, *, query_ids_of: Tokenize, doc_ids_of: Tokenize) -> TrainingPairs:
@@ -78,7 +80,9 @@ def training_pairs(dataset: Dataset, config: TuneConfig, *, query_ids_of: Tokeni
             f"{dataset.name}: the {len(kept)} training pairs have one document between them once texts that look alike to the model are "
             "joined: at least two different documents are needed, for each is the other's negative"
         )
-    return TrainingPairs(queries, documents, pairs, [frozenset(rows) for rows in relevant], [tuple(rows) for rows in negatives])
+    return TrainingPairs(
+        queries, documents, pairs, [frozenset(rows) for rows in relevant], [tuple(rows) for rows in negatives], len(judged)
+    )
 
 
 def _choose(judged: list[tuple[str, str]], config: TuneConfig) -> list[tuple[str, str]]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
 
 from nearfield.config import TuneConfig
 from nearfield.data.dataset import Dataset
@@ -28,6 +29,7 @@ from nearfield.tune.memory import keep_freed_memory
 from nearfield.tune.merge import Point, blend, choose_alpha, interpolate
 from nearfield.tune.pairs import TokenIds, Tokenize, training_pairs
 from nearfield.tune.precision import choose_device, choose_dtype
+from nearfield.tune.scramble import Scrambler
 
 # Prose has 4 to 6 characters to a token, so this many nearly always hold as many tokens as are kept.
 FRONT_CHARACTERS = 8
@@ -114,9 +116,11 @@ def train(
         base_weights = {name: tensor.clone() for name, tensor in model_weights(tower).items()}
         _set_dropout(tower, config.dropout)
         batches = Batches(pairs, config)
-        reference = _load(base, device).eval().requires_grad_(False) if config.anchor else None
+        reference = _load(base, device).eval().requires_grad_(False) if config.anchor or config.anchor_general else None
+        scrambler = Scrambler(pairs, Tokenizer.from_file(str(weights_folder(base) / "tokenizer.json")), config.seed)
         trainer = Trainer(
-            tower, batches, dev, config, store, dtype=dtype, resume=store.open(resume=resume), reference=reference
+            tower, batches, dev, config, store, dtype=dtype, resume=store.open(resume=resume), reference=reference,
+            scrambler=scrambler if config.anchor_general else None,
         )  # fmt: skip
         # Only what is left: a resumed run's ETA would otherwise count the pairs of the earlier session as done in no time.
         left = len(pairs.pairs) * config.epochs - batches.pairs_before(trainer.state.step)
@@ -130,6 +134,8 @@ def train(
             raise KeyboardInterrupt(f"stopped after training, while merging; resume continues there, from {work}") from None
         model = _save_model(tower, work / "model")
     state = trainer.state
+    if config.max_pairs is not None and pairs.available > config.max_pairs:
+        notes.append(f"{config.max_pairs:,} of {pairs.available:,} training pairs were used, chosen by the seed; max_pairs: null takes all")
     if state.stopped:
         notes.append(f"stopped early after step {state.step} of {len(batches)}: dev nDCG@10 was best at step {state.best_step}")
     merged = [{"kind": "merge", "alpha": p.alpha, "dev_ndcg": p.dev, "guard_ndcg": p.guard} for p in points]
