@@ -51,7 +51,7 @@ lint: $(VENV)/.dev ## ruff, strict mypy, and the native module's stubs against t
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	MYPYPATH=python $(BIN)/mypy -p nearfield
-	MYPYPATH=python $(BIN)/python -m mypy.stubtest nearfield._core --allowlist tests/stubtest-allowlist.txt
+	MYPYPATH=python $(BIN)/python -m mypy.stubtest nearfield._core --mypy-config-file pyproject.toml --allowlist tests/stubtest-allowlist.txt
 
 format: $(VENV)/.dev ## rewrite the Python files in the house style
 	$(BIN)/ruff check --fix .

@@ -34,7 +34,7 @@ NONE_DEAD: IntArray = np.empty(0, np.int64)
 
 
 class FlatIndex:
-    """Exact nearest neighbours by a full scan with certified float32 arithmetic, finished in float64.
+    """Exact nearest neighbours by a full scan of int8 codes with a certified error bound, finished in float64 (docs/exact.md).
 
     The ids returned are those of a float64 oracle over the stored rows (cosine: the normalized rows); equal scores rank in order of
     insertion. Safe under threads: searches run at the same time without the GIL; add and delete take their turn.
@@ -42,8 +42,8 @@ class FlatIndex:
     Args:
         dim: the number of columns, 1 to 65,536.
         metric: ``"cosine"`` (rows are normalized when they enter), ``"ip"`` (inner product) or ``"l2"`` (scores are ``-|q - x|^2``).
-        storage: ``"float32"`` (4 bytes a value); ``"bfloat16"`` (2) and ``"int8"`` (1, with one scale a row) round the rows when they
-            enter, and search is exact over the rounded rows.
+        storage: ``"float32"`` (4 bytes a value, and 1 for the int8 codes by which it is scanned); ``"bfloat16"`` (2 and 1) and ``"int8"``
+            (the codes alone) round the rows when they enter, and search is exact over the rounded rows.
         threads: threads of a call that names none; None means all cores (``NEARFIELD_THREADS`` caps both).
         fingerprint: of the encoder that made the vectors; kept in the file, compared by ``Searcher``.
 
