@@ -240,7 +240,9 @@ GRID = (0.0, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 def test_alpha_is_the_best_on_dev_that_the_guard_lets_through(
     alphas: tuple[float, ...], allowed: float, trials: int, wanted: float
 ) -> None:
-    chosen, points = choose_alpha(curve(0), curve(1), alphas, guess=curve, measure=curve, trials=trials, allowed_drop=allowed)
+    chosen, points = choose_alpha(
+        curve(0), curve(1), alphas, guess=curve, measure=lambda alpha, _: curve(alpha), trials=trials, allowed_drop=allowed
+    )
     assert chosen.alpha == wanted
     assert [p.alpha for p in points] == sorted(p.alpha for p in points)
     assert 2 <= len(points) <= 2 + trials
@@ -252,7 +254,7 @@ def test_a_guess_orders_the_search_and_never_decides() -> None:
 
     measured = []
 
-    def measure(alpha: float) -> Point:
+    def measure(alpha: float, to_beat: float) -> Point:
         measured.append(alpha)
         return curve(alpha)
 
@@ -262,9 +264,24 @@ def test_a_guess_orders_the_search_and_never_decides() -> None:
     assert len(measured) == len(set(measured))
 
 
+def test_the_guard_is_asked_only_where_dev_could_win() -> None:
+    asked = {}
+
+    def hill(alpha: float) -> Point:
+        return Point(alpha, dev=0.9 - (alpha - 0.6) ** 2, guard=0.8 - 0.001 * alpha)
+
+    def measure(alpha: float, to_beat: float) -> Point:
+        asked[alpha] = hill(alpha).dev >= to_beat
+        return hill(alpha) if asked[alpha] else Point(alpha, hill(alpha).dev, None)
+
+    chosen, _ = choose_alpha(hill(0), hill(1), (0.4, 0.6, 0.8), guess=hill, measure=measure, trials=3, allowed_drop=0.005)
+    assert chosen == hill(0.6)
+    assert asked == {0.6: True, 0.4: False, 0.8: False}
+
+
 def test_without_a_guard_dev_alone_decides_and_ties_go_to_the_base() -> None:
     flat = choose_alpha(
-        Point(0, 0.5, None), Point(1, 0.5, None), GRID, guess=lambda a: Point(a, 0.5, None), measure=lambda a: Point(a, 0.5, None),
+        Point(0, 0.5, None), Point(1, 0.5, None), GRID, guess=lambda a: Point(a, 0.5, None), measure=lambda a, _: Point(a, 0.5, None),
         trials=3, allowed_drop=0,
     )[0]  # fmt: skip
     assert flat.alpha == 0.0

@@ -1,7 +1,8 @@
 """Exact top-10 by inner product over unit vectors: one query at a time, and 512 at once.
 
-One query streams the whole collection, so its ceiling is the memory bandwidth at that size; 512 queries reuse every vector from the
-cache, so theirs is the peak rate of multiply-adds. Agreement is with a float64 oracle.
+One query streams the whole collection, so its ceiling is the memory bandwidth for the bytes that the engine must touch (1 a value where it
+scans int8 codes, 4 otherwise); 512 queries reuse every vector from the cache, so theirs is the peak rate of the engine's own multiply-adds.
+Agreement is with a float64 oracle.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def _hnswlib(vectors: np.ndarray, threads: int) -> Search:
 
 ENGINES = (
     Engine("nearfield topk", _topk),
-    Engine("nearfield FlatIndex", _flat),
+    Engine("nearfield FlatIndex", _flat, precision="int8"),
     Engine("numpy matmul + argpartition", _numpy, "numpy", ("threadpoolctl",)),
     Engine("torch matmul + topk", _torch, "torch", ("torch",)),
     Engine("faiss IndexFlatIP", _faiss, "faiss-cpu", ("faiss",)),
@@ -141,9 +142,9 @@ def _row(plan: Plan, engine: Engine, timed: Series, same: float, shape: tuple[in
     calls = len(timed.rounds[0])
     seconds = timed.median / calls
     if nq == 1:
-        ceiling, share = plan.ceilings.stream(threads, n * dim * 4, seconds)
+        ceiling, share = plan.ceilings.stream(threads, n * dim * (1 if engine.precision == "int8" else 4), seconds)
     else:
-        ceiling, share = plan.ceilings.compute("f32", threads, 2.0 * n * dim * nq, seconds)
+        ceiling, share = plan.ceilings.compute(engine.precision, threads, 2.0 * n * dim * nq, seconds)
     return Row(
         suite="score",
         group=f"exact top-{K}, {n:,} x {dim}, nq = {nq}, {threads_text(threads)}",

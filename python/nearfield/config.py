@@ -40,6 +40,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "dev_queries": (1, 100_000),
     "dev_documents": (2, 1_000_000),
     "merge_trials": (0, 100),
+    "guard_queries": (1, 100_000),
+    "guard_documents": (2, 1_000_000),
     "guard_max_drop": (0, 1),
     "guard_margin": (0, 1),
     "checkpoint_minutes": (0, 1e6),
@@ -85,14 +87,19 @@ class TuneConfig:
         seed: order of the pairs, choice of the sub-corpora, dropout.
         eval_every: share of the run between two evaluations on the dev sub-corpus. 0.25: four of them cost a small part of the time.
         patience: evaluations without a better dev nDCG@10 before the run stops; 0 never stops early. 2: one bad evaluation may be noise.
-        dev_queries: queries of the dev (and guard) sub-corpus at most. 300: a paired difference of about a point shows.
+        dev_queries: queries of the dev sub-corpus at most. 300: a paired difference of about a point shows.
         dev_documents: its documents at most, unless the positives alone are more. 1000: 15 to 20 s an evaluation on two AVX2 cores.
         merge_alphas: shares of the tuned weights tried in base + alpha * (tuned - base). 0 (the base) and 1 (the tuned model) are always
             measured.
         merge_trials: alphas between 0 and 1 that are really encoded, the most promising first (see ``nearfield.tune.merge``). 3: each
             costs one evaluation.
+        guard_queries: queries of the guard's dev split that have a say in alpha, at most. 1000: half a point is what it is about, and
+            the drop on 300 of 500 queries, read to 128 tokens, was nearly twice that on all of them.
+        guard_documents: documents they are asked of, at most, unless the positives alone are more; these are read at the model's full
+            length, as the verdict reads them. 3000: 80 s for each alpha measured on two AVX2 cores.
         guard_max_drop: how far nDCG@10 (0 to 1) may fall on the guard set in the final verdict. 0.01: one point.
-        guard_margin: how much of that is held back when alpha is chosen on the guard's dev split, for the difference between splits. 0.005.
+        guard_margin: how much of that is held back when alpha is chosen on the guard's dev split, for the difference between splits. 0.002:
+            the verdict looks at the other split anyway, and half a point threw away most of a gain that passes (docs/log.md).
         checkpoint_minutes: time between checkpoints. 5: a checkpoint of a 22 M parameter model is 270 MB; 0 writes one every step.
         dtype: "bfloat16" trains in mixed precision, "float32" does not, "auto" takes bfloat16 where the hardware has matrix instructions
             for it.
@@ -133,8 +140,10 @@ class TuneConfig:
     dev_documents: int = 1000
     merge_alphas: tuple[float, ...] = (0.0, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
     merge_trials: int = 3
+    guard_queries: int = 1000
+    guard_documents: int = 3000
     guard_max_drop: float = 0.01
-    guard_margin: float = 0.005
+    guard_margin: float = 0.002
     checkpoint_minutes: float = 5.0
     dtype: DType = "auto"
     device: Device = "auto"

@@ -19,7 +19,7 @@ from nearfield.types import FloatArray
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """nDCG@10 (0 to 1) at one alpha; ``guard`` is None where there is no guard set."""
+    """nDCG@10 (0 to 1) at one alpha; ``guard`` is None where there is no guard set, or where it was not asked."""
 
     alpha: float
     dev: float
@@ -50,7 +50,7 @@ def choose_alpha(
     alphas: Iterable[float],
     *,
     guess: Callable[[float], Point],
-    measure: Callable[[float], Point],
+    measure: Callable[[float, float], Point],
     trials: int,
     allowed_drop: float,
 ) -> tuple[Point, list[Point]]:
@@ -63,7 +63,7 @@ def choose_alpha(
         tuned: the measured point at 1.
         alphas: the alphas that may be chosen; 0 and 1 only if they are among them.
         guess: a free estimate of a point, which decides the order of measuring.
-        measure: the true point.
+        measure: the true point, given alpha and the dev score it has to reach to be chosen; below that it may leave the guard out.
         trials: points between 0 and 1 to measure at most.
         allowed_drop: of the guard's nDCG@10, >= 0.
 
@@ -74,6 +74,9 @@ def choose_alpha(
     def passes(point: Point) -> bool:
         return point.guard is None or base.guard is None or point.guard >= base.guard - allowed_drop
 
+    def fitting() -> list[Point]:
+        return [point for point in measured.values() if point.alpha in set(alphas) and passes(point)]
+
     measured = {0.0: base, 1.0: tuned}
     waiting = [guess(alpha) for alpha in alphas if 0 < alpha < 1]
     for _ in range(trials):
@@ -83,7 +86,7 @@ def choose_alpha(
         if not waiting:
             break
         next_one = max(waiting, key=lambda point: (passes(point), point.dev if passes(point) else -point.alpha, -point.alpha))
-        measured[next_one.alpha] = measure(next_one.alpha)
-    fit = [point for point in measured.values() if point.alpha in set(alphas) and passes(point)]
+        measured[next_one.alpha] = measure(next_one.alpha, max((point.dev for point in fitting()), default=0.0))
+    fit = fitting()
     chosen = max(fit, key=lambda point: (point.dev, -point.alpha)) if fit else base
     return chosen, [measured[alpha] for alpha in sorted(measured)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import shutil
 import time
@@ -35,7 +36,10 @@ from nearfield.tune.scramble import Scrambler
 FRONT_CHARACTERS = 8
 
 # Options that act after training, or on nothing it computes: a run may be resumed with others.
-AFTERWARDS = ("merge_alphas", "merge_trials", "guard_max_drop", "guard_margin", "checkpoint_minutes")
+AFTERWARDS = (
+    *("merge_alphas", "merge_trials", "guard_queries", "guard_documents", "guard_max_drop", "guard_margin"),
+    "checkpoint_minutes",
+)
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,7 @@ def train(
     query_ids_of, doc_ids_of = _tokenizers(base, config)
     pairs = training_pairs(dataset, config, query_ids_of=query_ids_of, doc_ids_of=doc_ids_of)
     dev = choose_devset(dataset, config, query_ids_of=query_ids_of, doc_ids_of=doc_ids_of)
-    guard_dev, notes = _guard_devset(guard, config, query_ids_of, doc_ids_of)
+    guard_dev, notes = _guard_devset(guard, config, base)
     options = {name: value for name, value in config.to_dict().items() if name not in AFTERWARDS}
     identity = {"config": options, "data": dataset.fingerprint, "base": fingerprint_of(base), "dtype": dtype, "device": device}
     store = CheckpointStore(work, identity)
@@ -205,14 +209,22 @@ def _front_ids(tokenizer: TextTokenizer, texts: list[str]) -> list[TokenIds]:
     return ids
 
 
-def _guard_devset(
-    guard: Dataset | None, config: TuneConfig, query_ids_of: Tokenize, doc_ids_of: Tokenize
-) -> tuple[DevSet | None, list[str]]:
+def _guard_devset(guard: Dataset | None, config: TuneConfig, base: Path) -> tuple[DevSet | None, list[str]]:
+    """The guard's part in the choice of alpha, as near to the verdict's as its size allows: full length, more of it than of dev."""
     if guard is None:
         return None, []
     if not guard.qrels.get("dev"):
         return None, [f"the guard {guard.name} has no dev split, so it had no say in how much of the base is kept"]
-    return choose_devset(guard, config, query_ids_of=query_ids_of, doc_ids_of=doc_ids_of), []
+    limit = read_spec(base).max_tokens
+    whole = dataclasses.replace(
+        config,
+        dev_queries=config.guard_queries,
+        dev_documents=config.guard_documents,
+        max_tokens_train=max(limit, config.max_tokens_train),
+        max_tokens_query=max(limit, config.max_tokens_query),
+    )
+    query_ids_of, doc_ids_of = _tokenizers(base, whole)
+    return choose_devset(guard, whole, query_ids_of=query_ids_of, doc_ids_of=doc_ids_of), []
 
 
 def _load(base: Path, device: str) -> Tower:
@@ -274,6 +286,15 @@ def _merge(trainer: Trainer, base: Tensors, guard: DevSet | None, *, progress: b
             bar.advance(1)
             return dev_vectors, guard_vectors
 
+        def measure(alpha: float, to_beat: float) -> Point:
+            """The guard is several times dev's size: where dev settles that the point is not chosen, it is not asked."""
+            use(alpha)
+            dev_ndcg = dev.ndcg(*trainer.dev_vectors(bar))
+            asked = guard is not None and dev_ndcg >= to_beat
+            guard_ndcg = guard.ndcg(*encode_devset(tower, guard, config, trainer.dtype, bar)) if guard and asked else None
+            bar.advance(1)
+            return Point(alpha, dev_ndcg, guard_ndcg)
+
         def point(alpha: float, dev_vectors: Vectors, guard_vectors: Vectors | None) -> Point:
             return Point(alpha, dev.ndcg(*dev_vectors), guard.ndcg(*guard_vectors) if guard and guard_vectors else None)
 
@@ -284,7 +305,7 @@ def _merge(trainer: Trainer, base: Tensors, guard: DevSet | None, *, progress: b
             point(1.0, *at_tuned),
             config.merge_alphas,
             guess=lambda alpha: point(alpha, *(_blend(low, high, alpha) for low, high in zip(at_base, at_tuned, strict=True))),
-            measure=lambda alpha: point(alpha, *encode(alpha)),
+            measure=measure,
             trials=config.merge_trials,
             allowed_drop=_allowed_drop(config),
         )
