@@ -162,6 +162,34 @@ def test_all_rows_equal_rank_by_insertion(metric: str) -> None:
         assert (hits.ids == np.arange(40)).all()
 
 
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("metric", METRICS)
+def test_codes_leave_few_rows_to_rescore(metric: str, storage: str) -> None:
+    """A scan whose bound excluded nothing would be exact too: this is what tells them apart."""
+    rng = np.random.default_rng(7)
+    index = build(rng.standard_normal((20_000, 48)).astype(np.float32), metric, storage)
+    queries = rng.standard_normal((9, 48)).astype(np.float32)
+    rescored = index.search(queries, 10).rescored
+    assert rescored is not None
+    assert rescored.shape == (9,)
+    assert (rescored >= 10).all()
+    assert (rescored < 400).all()
+    check(index, queries, 10)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_codes_that_exclude_nothing_are_given_up_and_tried_again(metric: str) -> None:
+    """Equal rows fill more tiles than the scan is patient for, then rest for; ordinary rows follow, before and behind the second try."""
+    rng = np.random.default_rng(11)
+    rows = rng.standard_normal((14_000, 16)).astype(np.float32)
+    rows[:9_000] = rows[0]
+    index = build(rows, metric)
+    queries = np.concatenate([rows[:1], rng.standard_normal((3, 16))]).astype(np.float32)
+    for k in (10, 3_000):
+        check(index, queries, k, threads=1)
+        check(index, queries, k, bias=rng.standard_normal((4, 14_000)).astype(np.float32) * np.float32(1e-3), threads=2)
+
+
 def test_a_replaced_row_moves_last() -> None:
     index = build(np.ones((4, 2), np.float32))
     index.add(np.ones((1, 2), np.float32), ids=[1])

@@ -195,7 +195,10 @@ std::size_t scan_codes(const Task& task, std::size_t begin, std::size_t nq, cons
 bool scanned_codes(const Task& task, std::size_t begin, std::size_t nq, const Tile& tile, Scratch& scratch, Collector* best,
                    const std::vector<ExactScore>& exact) {
   if (!task.coded || !CodedBound::fits(tile.max_norm)) return false;
-  if (scratch.respite != 0) return --scratch.respite, false;
+  if (scratch.respite != 0) {
+    --scratch.respite;
+    return false;
+  }
   const std::size_t found = scan_codes(task, begin, nq, tile, scratch, best, exact);
   scratch.crowded = found * kCrowd > nq * tile.count ? scratch.crowded + 1 : 0;
   if (scratch.crowded == kPatience) {
