@@ -22,23 +22,33 @@ struct ScanLoops {
   template <int Q>
   static inline ScanI8Hit* unit(const ScanI8Query* queries, size_t query, const ScanI8Rows& rows, size_t first, ScanI8Hit* hits) {
     typename Lanes::Ints sums[Q][2];
+#pragma GCC unroll 16
     for (int a = 0; a < Q; ++a) sums[a][0] = sums[a][1] = Lanes::zero();
     const int8_t* codes = rows.codes + first / kScanBlockRows * rows.groups * kGroupBytes + first % kScanBlockRows * 4;
     for (size_t g = 0; g < rows.groups; ++g, codes += kGroupBytes) {
       const typename Lanes::Ints low = Lanes::widen(codes), high = Lanes::widen(codes + 4 * Lanes::kRows);
+#pragma GCC unroll 16
       for (int a = 0; a < Q; ++a) {
         const typename Lanes::Ints four = Lanes::spread(queries[a].codes + 4 * g);
         sums[a][0] = Lanes::plus(sums[a][0], low, four);
         sums[a][1] = Lanes::plus(sums[a][1], high, four);
+#if defined(__AVX2__)  // not where the tests emulate these registers
+        // Keeps the sums in order: gcc 12 otherwise makes several products before it adds any, runs out of registers and moves half of the
+        // sums through memory, which halves the speed.
+        __asm__ volatile("" : "+v"(sums[a][0]), "+v"(sums[a][1]));
+#endif
       }
     }
+    // Unrolled, for sums that are indexed by a variable live in memory during the loop above too.
+    typename Lanes::Products products[Q];
+#pragma GCC unroll 16
+    for (int a = 0; a < Q; ++a) products[a] = Lanes::fold(sums[a][0], sums[a][1]);
     for (int a = 0; a < Q; ++a) {
-      const typename Lanes::Products products = Lanes::fold(sums[a][0], sums[a][1]);
       const ScanI8Query& each = queries[a];
-      uint32_t mask = Lanes::reached(products, each.factor, each.slack, each.cut, rows.scale + first, rows.error + first, each.add + first);
+      uint32_t mask = Lanes::reached(products[a], each.factor, each.slack, each.cut, rows.scale + first, rows.error + first, each.add + first);
       if (mask == 0) continue;
       alignas(64) int32_t values[kUnit];
-      Lanes::store(products, values);
+      Lanes::store(products[a], values);
       for (; mask != 0; mask &= mask - 1) {
         const uint32_t lane = static_cast<uint32_t>(__builtin_ctz(mask));
         *hits++ = ScanI8Hit{static_cast<uint32_t>(query + static_cast<size_t>(a)), static_cast<uint32_t>(first) + lane, values[lane]};
