@@ -162,6 +162,7 @@ def test_mean_cosine() -> None:
 
 SAMPLE = Ceilings(
     f32={"1": {"scalar": 5e9, "avx2": 50e9}},
+    int8={"1": {"scalar": 5e9, "avx2": 100e9}},
     bandwidth={"1": {str(16 * 1024): 100e9, str(64 * 2**20): 10e9}},
     latency={str(64 * 2**20): 90.0},
 )
@@ -175,7 +176,7 @@ def test_shares_are_of_the_fastest_target_and_of_the_nearest_working_set() -> No
     assert name == "read bandwidth at 64 MiB, 1 thread: 10.0 GB/s"
     assert share == pytest.approx(0.5)
     assert SAMPLE.stream(1, 20_000, 1.0)[0] == "read bandwidth at 16 KiB, 1 thread: 100.0 GB/s"
-    assert len(ceilings.lines(SAMPLE)) == 3
+    assert len(ceilings.lines(SAMPLE)) == 4
 
 
 @needs_core
