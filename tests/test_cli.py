@@ -178,7 +178,13 @@ def test_out_is_never_overwritten(run, tmp_path: Path, pairs_file: Path, tiny_bu
 
 def start(arguments: list[object]) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "nearfield", *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
+        [sys.executable, "-m", "nearfield", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ,
+        # A job that a shell put into the background ignores Ctrl-C, and its children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
 
 
