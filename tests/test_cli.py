@@ -184,7 +184,7 @@ def start(arguments: list[object]) -> subprocess.Popen[str]:
         text=True,
         env=os.environ,
         # A job that a shell put into the background ignores Ctrl-C, and its children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
