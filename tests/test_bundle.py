@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nearfield.arrays import read_npz
 from nearfield.bundle import FORMAT_VERSION, MANIFEST, MAX_MANIFEST_BYTES, Bundle
 from nearfield.errors import FormatError
 from nearfield.export.writer import update
@@ -246,3 +248,19 @@ def test_golden_without_pickles(bundle: Bundle) -> None:
             changed.golden()
     with pytest.raises(FormatError, match=r"golden\.npz"):
         update(bundle, files={"golden.npz": b"PK\x03\x04 no archive"}).golden()
+
+
+def test_a_flipped_byte_in_an_archive_is_a_format_error() -> None:
+    """Compressed, so that zlib has its say too; 12 and 14 ask for other compressions, odd flags for a password."""
+    made = io.BytesIO()
+    np.savez_compressed(made, texts=np.array(["a", "bc"]), vectors=np.eye(2, 3, dtype=np.float32))
+    data, refused = made.getvalue(), 0
+    for at in range(len(data)):
+        for value in {data[at] ^ 1, data[at] ^ 0xFF, 12, 14}:
+            damaged = bytearray(data)
+            damaged[at] = value
+            try:
+                read_npz(io.BytesIO(bytes(damaged)), ("texts", "vectors"), where="x.npz")
+            except FormatError as error:
+                refused += str(error).startswith("x.npz: ")
+    assert refused > len(data)  # the rest flips dates and other bytes that mean nothing

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
 import numpy as np
 import numpy.typing as npt
 
-from nearfield.errors import InputError
-from nearfield.types import FloatArray
+from nearfield.errors import FormatError, InputError
+from nearfield.types import AnyArray, FloatArray
 
 
 def as_matrix(values: npt.ArrayLike, *, dim: int | None, what: str) -> FloatArray:
@@ -41,6 +45,20 @@ def as_matrix(values: npt.ArrayLike, *, dim: int | None, what: str) -> FloatArra
     if dim is not None and array.shape[1] != dim:
         raise InputError(f"{what}: {array.shape[1]} columns given (shape {array.shape}), {dim} expected")
     return np.require(array, np.float32, ["C", "A"])
+
+
+def read_npz(file: IO[bytes] | Path, names: Sequence[str], *, where: str) -> list[AnyArray]:
+    """Returns the named arrays of an npz archive that nobody vouches for; pickles are refused.
+
+    Raises:
+        FormatError: the file cannot be read, is no such archive, is damaged, or lacks an array.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            return [archive[name] for name in names]
+    except Exception as error:
+        # No shorter list holds: a flipped byte alone brings ValueError, KeyError, BadZipFile, zlib.error or RuntimeError ("encrypted").
+        raise FormatError(f"{where}: cannot be read: {error}") from None
 
 
 def check_k(k: int) -> int:

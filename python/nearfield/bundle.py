@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from nearfield._version import __version__
+from nearfield.arrays import read_npz
 from nearfield.errors import FormatError
 from nearfield.modelfiles import check_onnx, check_safetensors, load_json, safetensors_head_bytes
 from nearfield.types import FloatArray
@@ -123,12 +124,12 @@ class Bundle:
         data, where = self.read("golden.npz"), self.path / "golden.npz"
         try:
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
-                if sum(member.file_size for member in archive.infolist()) > MAX_GOLDEN_BYTES:
-                    raise ValueError(f"more than {MAX_GOLDEN_BYTES:,} bytes unpacked")
-            with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-                texts, vectors = arrays["texts"], arrays["vectors"]
-        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+                unpacked = sum(member.file_size for member in archive.infolist())
+        except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as error:
             raise FormatError(f"{where}: cannot be read: {error}") from None
+        if unpacked > MAX_GOLDEN_BYTES:
+            raise FormatError(f"{where}: cannot be read: more than {MAX_GOLDEN_BYTES:,} bytes unpacked")
+        texts, vectors = read_npz(io.BytesIO(data), ("texts", "vectors"), where=str(where))
         if texts.dtype.kind != "U" or texts.ndim != 1 or vectors.dtype != np.float32 or vectors.shape != (len(texts), self.dim):
             raise FormatError(f"{where}: texts {texts.shape} and vectors {vectors.shape} do not belong to {self.dim} dimensions")
         return [str(text) for text in texts], vectors

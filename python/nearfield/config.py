@@ -57,7 +57,7 @@ class TuneConfig:
         epochs: passes over the training pairs. 1: a small retriever takes most of its gain from the first pass and forgets more with each
             further one.
         batch_size: pairs per step; every other document of the step is a negative. 64: enough negatives to learn from, and 64 documents
-            of 128 tokens keep a 22 M parameter model's training under 3 GiB of memory in all.
+            of 128 tokens keep a 22 M parameter model's training at about 3 GiB of memory in all.
         learning_rate: AdamW's peak rate. 5e-5: the upper end of what is usual for whole-model tuning; one pass is short, and weights are
             averaged with the base afterwards, which forgives an over-long step better than an over-short one.
         weight_decay: AdamW's decoupled decay, on matrices only (never biases or layer norms). 0.01: AdamW's own default; over one pass it
@@ -96,7 +96,7 @@ class TuneConfig:
         guard_queries: queries of the guard's dev split that have a say in alpha, at most. 1000: half a point is what it is about, and
             the drop on 300 of 500 queries, read to 128 tokens, was nearly twice that on all of them.
         guard_documents: documents they are asked of, at most, unless the positives alone are more; these are read at the model's full
-            length, as the verdict reads them. 3000: 80 s for each alpha measured on two AVX2 cores.
+            length, as the verdict reads them. 3000: 2,067 of them take 80 s for each alpha on two AVX2 cores.
         guard_max_drop: how far nDCG@10 (0 to 1) may fall on the guard set in the final verdict. 0.01: one point.
         guard_margin: how much of that is held back when alpha is chosen on the guard's dev split, for the difference between splits. 0.002:
             the verdict looks at the other split anyway, and half a point threw away most of a gain that passes (docs/log.md).

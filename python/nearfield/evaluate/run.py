@@ -6,15 +6,15 @@ import hashlib
 import os
 import tempfile
 import time
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from nearfield.arrays import read_npz
 from nearfield.data.dataset import Dataset
-from nearfield.errors import InputError
+from nearfield.errors import FormatError, InputError
 from nearfield.metrics import DEPTH
 from nearfield.progress import progress
 from nearfield.search.encoders import TextEncoder
@@ -149,13 +149,12 @@ def _cache_key(texts: Sequence[str], encoder: TextEncoder) -> str:
 
 def _read_cache(path: Path, shape: tuple[int, int]) -> tuple[FloatArray, int] | None:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            vectors, truncated = arrays["vectors"], int(arrays["truncated"])
-    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, NotImplementedError):
+        vectors, truncated = read_npz(path, ("vectors", "truncated"), where=str(path))
+    except FormatError:
         return None
-    if vectors.shape != shape or vectors.dtype != np.float32:
+    if vectors.shape != shape or vectors.dtype != np.float32 or truncated.shape != () or truncated.dtype != np.int64:
         return None
-    return vectors, truncated
+    return vectors, int(truncated)
 
 
 def _write_cache(path: Path, vectors: FloatArray, truncated: int) -> None:

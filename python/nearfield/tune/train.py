@@ -121,10 +121,12 @@ def train(
         _set_dropout(tower, config.dropout)
         batches = Batches(pairs, config)
         reference = _load(base, device).eval().requires_grad_(False) if config.anchor or config.anchor_general else None
-        scrambler = Scrambler(pairs, Tokenizer.from_file(str(weights_folder(base) / "tokenizer.json")), config.seed)
+        scrambler = None
+        if config.anchor_general:
+            scrambler = Scrambler(pairs, Tokenizer.from_file(str(weights_folder(base) / "tokenizer.json")), config.seed)
         trainer = Trainer(
             tower, batches, dev, config, store, dtype=dtype, resume=store.open(resume=resume), reference=reference,
-            scrambler=scrambler if config.anchor_general else None,
+            scrambler=scrambler,
         )  # fmt: skip
         # Only what is left: a resumed run's ETA would otherwise count the pairs of the earlier session as done in no time.
         left = len(pairs.pairs) * config.epochs - batches.pairs_before(trainer.state.step)
