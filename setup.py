@@ -33,19 +33,21 @@ COMMON = [
     *("-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra"),
 ]
 X86_BASELINE = ["-march=x86-64", "-mtune=generic"]
-TARGET_FLAGS = {
-    "avx2": ["-mavx2", "-mfma", "-mf16c"],
-    # gcc 12's own AVX-512 header trips its uninitialized warning: https://gcc.gnu.org/bugzilla/show_bug.cgi?id=105593
-    "avx512": [
-        *("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx2", "-mfma", "-mf16c"),
-        *("-Wno-uninitialized", "-Wno-maybe-uninitialized"),
-    ],
-    "avxvnni": ["-mavxvnni", "-mavx2", "-mfma", "-mf16c"],
-    "avx512vnni": ["-mavx512vnni", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx2", "-mfma", "-mf16c"],
-    "avx512bf16": ["-mavx512bf16", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx2", "-mfma", "-mf16c"],
-    "amx": ["-mamx-tile", "-mamx-int8", "-mamx-bf16"],
+AVX2 = ["-mavx2", "-mfma", "-mf16c"]
+# gcc 12's own AVX-512 header trips its uninitialized warning: https://gcc.gnu.org/bugzilla/show_bug.cgi?id=105593
+AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-Wno-uninitialized", "-Wno-maybe-uninitialized"]
+X86_TARGETS = {
+    "avx2": AVX2,
+    "avxvnni": [*AVX2, "-mavxvnni"],
+    "avx512": AVX512,
+    "avx512vnni": [*AVX512, "-mavx512vnni"],
+    "avx512bf16": [*AVX512, "-mavx512bf16"],
+    "amx": [*AVX512, "-mavx512vnni", "-mamx-tile", "-mamx-int8", "-mamx-bf16"],
 }
-ON_X86 = platform.machine().lower() in {"x86_64", "amd64"}
+ARM_TARGETS = {"neon_dotprod": ["-march=armv8.2-a+dotprod"]}
+MACHINE = platform.machine().lower()
+ON_X86 = MACHINE in {"x86_64", "amd64"}
+TARGET_FLAGS = X86_TARGETS if ON_X86 else ARM_TARGETS if MACHINE in {"aarch64", "arm64"} else {}
 
 
 def flags_of(source: Path) -> list[str]:
@@ -53,9 +55,9 @@ def flags_of(source: Path) -> list[str]:
     flags = list(COMMON)
     if ON_X86:
         flags += X86_BASELINE
-        parts = source.relative_to(ROOT / "csrc").parts
-        if len(parts) == 3 and parts[0] == "kernels":
-            flags += TARGET_FLAGS.get(source.stem, [])
+    parts = source.relative_to(ROOT / "csrc").parts
+    if len(parts) == 3 and parts[0] == "kernels":
+        flags += TARGET_FLAGS.get(source.stem, [])
     if source.match("csrc/bindings/module.cpp"):
         flags.append(f'-DNEARFIELD_VERSION="{VERSION}"')
     sanitize = os.environ.get("NF_SANITIZE")

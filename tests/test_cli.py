@@ -207,6 +207,10 @@ def test_interrupted_anywhere(tmp_path: Path, tiny_model: Path, tiny_bundle: Pat
             time.sleep(delay)
             process.send_signal(signal.SIGINT)
             _, err = process.communicate(timeout=60)
+            if process.returncode == -signal.SIGINT:  # on a busy machine the interpreter itself had not taken the signal over yet
+                assert not err
+                assert not made.exists()
+                continue
             assert process.returncode in (0, 1, 130), err
             assert "Traceback" not in err
             if process.returncode == 130:

@@ -106,7 +106,8 @@ def test_dot_i8_is_exact(target: str, dim: int) -> None:
 def test_scan_i8_lets_through_what_reaches_the_cut(target: str, dim: int) -> None:
     """Every query count of a group and beyond, every fill of a block; the products themselves are exact integers."""
     rng = np.random.default_rng(dim)
-    code_max = min(32767, (2**31 - 1) // (128 * (dim + 3)))
+    # Targets that multiply bytes take 8-bit query codes.
+    code_max = 127 if target in {"avxvnni", "avx512vnni", "amx", "neon_dotprod"} else min(32767, (2**31 - 1) // (128 * (dim + 3)))
     for nq, n in [(1, 1), (2, 15), (3, 16), (4, 17), (5, 40), (6, 33), (7, 128), (11, 5), (12, 31), (13, 32), (25, 49)]:
         q = rng.integers(-code_max, code_max + 1, (nq, dim)).astype(np.int16)
         r = rng.integers(-128, 128, (n, dim)).astype(np.int8)
@@ -126,6 +127,12 @@ def test_scan_i8_lets_through_what_reaches_the_cut(target: str, dim: int) -> Non
         assert set(zip(*np.nonzero(reach >= cut + doubt), strict=True)) <= hits <= set(zip(*np.nonzero(reach >= cut - doubt), strict=True))
         everything = _core.scan_i8(q, r, scale, error, add, factor, slack, -np.inf)
         assert len(everything) == nq * (-(-n // 16) * 16)
+
+
+def test_scan_i8_refuses_codes_too_wide_for_the_target(target: str) -> None:
+    row, terms = np.ones((1, 4), np.int8), np.ones(1, np.float32)
+    with pytest.raises(nf.InputError, match="code -32768 given"):
+        _core.scan_i8(np.full((1, 4), -32768, np.int16), row, terms, terms, terms, 1.0, 1.0, 0.0)
 
 
 def test_no_read_beyond_the_row(target: str) -> None:

@@ -49,14 +49,27 @@ def test_detection_agrees_with_the_kernel() -> None:
 
 @pytest.mark.parametrize("name", USABLE)
 def test_a_forced_target_runs_from_its_own_files(name: str) -> None:
+    # Targets that only bring faster integer products leave the rest to those they extend.
+    parents = {"avxvnni": "avx2", "avx512vnni": "avx512", "amx": "avx512", "neon_dotprod": "scalar", "neon_i8mm": "scalar"}
     _core.force_target(name)
     try:
         assert backend()["active"] == name
         assert backend()["forced"] == name
-        assert set(_core.kernel_targets().values()) == {name}
+        kernels = _core.kernel_targets()
+        assert kernels.pop("scan_i8") == {"neon_i8mm": "neon_dotprod"}.get(name, name)
+        assert set(kernels.values()) == {parents.get(name, name)}
     finally:
         _core.force_target("")
     assert backend()["active"] == (os.environ.get("NEARFIELD_TARGET") or USABLE[-1])
+
+
+def test_unforced_the_scan_is_one_that_runs_here() -> None:
+    """Which one is a measurement's business; scalar cannot be the fastest where any vector target runs."""
+    if os.environ.get("NEARFIELD_TARGET"):
+        pytest.skip("a target is forced")
+    chosen = _core.kernel_targets()["scan_i8"]
+    assert chosen in USABLE
+    assert chosen != "scalar" or USABLE == ["scalar"]
 
 
 def test_the_environment_forces_a_target() -> None:

@@ -1,5 +1,6 @@
 // Single kernels of the active target, for tests and benchmarks.
 #include <algorithm>
+#include <cstdlib>
 #include <string>
 #include <vector>
 
@@ -68,7 +69,7 @@ void define(py::module_& m, const std::string& name, Get get, const char* what) 
         py::arg("query").noconvert(), py::arg("rows").noconvert(), (doc + " of one query (1, d) with rows given by pointers: (n,).").c_str());
 }
 
-// Packs plain codes as the scan wants them and runs it: one row (query, row, product) for each hit.
+// Packs plain codes as the scan wants them and runs it: one row (query, row, product) for each hit. Query codes must fit the active target's.
 py::array_t<std::int64_t> scan_i8(const Array<std::int16_t>& queries, const Array<std::int8_t>& rows, const Array<float>& scale, const Array<float>& error,
                                   const Array<float>& add, float factor, float slack, float cut) {
   const MatrixView<std::int16_t> q = matrix(queries, "queries");
@@ -78,7 +79,10 @@ py::array_t<std::int64_t> scan_i8(const Array<std::int16_t>& queries, const Arra
     throw InputError("scale, error and add: one value for each row expected");
   }
   std::vector<std::int8_t> packed(codec::packed_bytes(r.rows, q.cols), 0);
-  std::vector<std::int16_t> padded(q.rows * width, 0);
+  const kernels::ScanI8& kernel = kernels::scan_i8();
+  const std::size_t stride = (width + kernels::kScanStride - 1) / kernels::kScanStride * kernels::kScanStride;
+  std::vector<std::int16_t> wide(q.rows * stride, 0);
+  std::vector<std::int8_t> narrow(q.rows * stride, 0);
   std::vector<float> terms(3 * places, 0.0f);
   for (std::size_t j = 0; j < r.rows; ++j) {
     for (std::size_t i = 0; i < r.cols; ++i) {
@@ -91,12 +95,23 @@ py::array_t<std::int64_t> scan_i8(const Array<std::int16_t>& queries, const Arra
   }
   std::vector<kernels::ScanI8Query> each;
   for (std::size_t i = 0; i < q.rows; ++i) {
-    std::copy(q.row(i), q.row(i) + q.cols, padded.begin() + static_cast<std::ptrdiff_t>(i * width));
-    each.push_back({padded.data() + i * width, factor, slack, cut, terms.data() + 2 * places});
+    std::int32_t sum = 0;
+    for (std::size_t j = 0; j < q.cols; ++j) {
+      const std::int16_t code = q.row(i)[j];
+      if (std::abs(static_cast<int>(code)) > kernel.code_max) {
+        throw InputError("queries: code " + std::to_string(code) + " given, at most " + std::to_string(kernel.code_max) + " in size expected by target " +
+                         kernel.target());
+      }
+      wide[i * stride + j] = code;
+      narrow[i * stride + j] = static_cast<std::int8_t>(code);
+      sum += code;
+    }
+    each.push_back({factor, slack, cut, sum, terms.data() + 2 * places});
   }
   const kernels::ScanI8Rows packed_rows{packed.data(), places / codec::kPackRows, groups, terms.data(), terms.data() + places};
   std::vector<kernels::ScanI8Hit> hits(q.rows * places);
-  const std::size_t found = kernels::scan_i8().scan(each.data(), q.rows, &packed_rows, hits.data());
+  const kernels::ScanI8Queries coded{wide.data(), narrow.data(), stride, q.rows, each.data()};
+  const std::size_t found = kernel.scan(&coded, &packed_rows, hits.data());
   py::array_t<std::int64_t> out({found, std::size_t{3}});
   for (std::size_t h = 0; h < found; ++h) {
     out.mutable_at(h, 0) = hits[h].query;

@@ -1,5 +1,6 @@
 #include "kernels/dispatch.h"
 
+#include "kernels/scan_i8/choice.h"
 #include "simd/targets.h"
 
 namespace nf::kernels {
@@ -20,7 +21,12 @@ constexpr Row kRows[] = {
     {Target::scalar, &dot_f32_scalar, &l2sqr_f32_scalar, &dot_i8_scalar, &scan_i8_scalar},
 #if defined(__x86_64__)
     {Target::avx2, &dot_f32_avx2, &l2sqr_f32_avx2, &dot_i8_avx2, &scan_i8_avx2},
+    {Target::avxvnni, nullptr, nullptr, nullptr, &scan_i8_avxvnni},
     {Target::avx512, &dot_f32_avx512, &l2sqr_f32_avx512, &dot_i8_avx512, &scan_i8_avx512},
+    {Target::avx512vnni, nullptr, nullptr, nullptr, &scan_i8_avx512vnni},
+    {Target::amx, nullptr, nullptr, nullptr, &scan_i8_amx},
+#elif defined(__aarch64__)
+    {Target::neon_dotprod, nullptr, nullptr, nullptr, &scan_i8_neon_dotprod},
 #endif
 };
 
@@ -33,11 +39,25 @@ const Kernel& pick(const Kernel* Row::*place) {
   }
 }
 
+const ScanI8& measured_scan_i8() {
+  const ScanI8* candidates[sizeof(kRows) / sizeof(kRows[0])];
+  std::size_t count = 0;
+  for (const Row& row : kRows) {
+    if (row.scan_i8 != nullptr && simd::runs_here(simd::info_of(row.target))) candidates[count++] = row.scan_i8;
+  }
+  return fastest_scan_i8(candidates, count);
+}
+
 }  // namespace
 
 const DotF32& dot_f32() { return pick(&Row::dot_f32); }
 const L2SqrF32& l2sqr_f32() { return pick(&Row::l2sqr_f32); }
 const DotI8& dot_i8() { return pick(&Row::dot_i8); }
-const ScanI8& scan_i8() { return pick(&Row::scan_i8); }
+
+const ScanI8& scan_i8() {
+  if (simd::forced()) return pick(&Row::scan_i8);
+  static const ScanI8& fastest = measured_scan_i8();
+  return fastest;
+}
 
 }  // namespace nf::kernels

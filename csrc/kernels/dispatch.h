@@ -1,4 +1,6 @@
-// From the active target to a kernel. Where the target has no kernel of its own, its parent's stands in (simd/targets.h).
+// From the active target to a kernel. Where the target has no kernel of its own, its parent's stands in (simd/targets.h). Where no target is
+// forced, scan_i8, whose results do not depend on it, is the one that a measurement at first use found fastest; the others, whose last bits
+// may differ, go by the table, so that one machine always gives the same bits.
 // Each call reads simd::active(), which throws InputError for a bad NEARFIELD_TARGET: take the table once per job, on the caller's thread.
 #pragma once
 

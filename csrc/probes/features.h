@@ -10,7 +10,4 @@ bool runs(simd::Target target);
 // AVX-512 BF16 belongs to no target of the table: no kernel of ours uses it, only a probe does.
 bool runs_avx512bf16();
 
-// True when the AMX instructions exist and the kernel lets this process use the tile registers; asks for that permission once.
-bool runs_amx();
-
 }  // namespace nf::probes

@@ -43,7 +43,7 @@ std::map<std::string, double> peak_int8(int threads, double seconds) {
   if (runs(Target::avx2)) rates["avx2"] = rate(kernels::probe_peak::int8_avx2, threads, seconds);
   if (runs(Target::avxvnni)) rates["avxvnni"] = rate(kernels::probe_peak::int8_avxvnni, threads, seconds);
   if (runs(Target::avx512vnni)) rates["avx512vnni"] = rate(kernels::probe_peak::int8_avx512vnni, threads, seconds);
-  if (runs_amx()) rates["amx"] = rate(kernels::probe_peak::int8_amx, threads, seconds);
+  if (runs(simd::Target::amx)) rates["amx"] = rate(kernels::probe_peak::int8_amx, threads, seconds);
 #endif
   return rates;
 }
@@ -52,7 +52,7 @@ std::map<std::string, double> peak_bf16(int threads, double seconds) {
   std::map<std::string, double> rates;
 #if defined(__x86_64__)
   if (runs_avx512bf16()) rates["avx512bf16"] = rate(kernels::probe_peak::bf16_avx512bf16, threads, seconds);
-  if (runs_amx()) rates["amx"] = rate(kernels::probe_peak::bf16_amx, threads, seconds);
+  if (runs(simd::Target::amx)) rates["amx"] = rate(kernels::probe_peak::bf16_amx, threads, seconds);
 #endif
   return rates;
 }

@@ -22,34 +22,54 @@ float rounded_up(double value) { return -rounded_down(-value); }
 
 }  // namespace
 
-CodedQueries::CodedQueries(Metric metric, std::size_t dim, const std::vector<Query>& queries)
-    : stride_(codec::packed_groups(dim) * codec::kPackDims), each_(queries.size()), codes_(queries.size() * stride_) {
-  codes_.zero();
-  // The kernel's int32 sums stay exact: stride * 128 * code_max < 2^31.
-  const double code_max = std::min(32767.0, std::floor((0x1p31 - 1.0) / (128.0 * static_cast<double>(stride_))));
+CodedQueries::CodedQueries(Metric metric, std::size_t dim, const std::vector<Query>& queries, const kernels::ScanI8& kernel)
+    : stride_((dim + kernels::kScanStride - 1) / kernels::kScanStride * kernels::kScanStride), each_(queries.size()) {
+  const bool wide = kernel.code_max == kernels::kWideCodes;
+  if (wide) {
+    wide_ = AlignedBuffer<std::int16_t>(queries.size() * stride_);
+    wide_.zero();
+  } else {
+    narrow_ = AlignedBuffer<std::int8_t>(queries.size() * stride_);
+    narrow_.zero();
+  }
+  // The kernel's int32 products stay exact: codes * 128 * code_max < 2^31.
+  const double codes = static_cast<double>(codec::packed_groups(dim) * codec::kPackDims);
+  const double code_max = std::min(static_cast<double>(kernel.code_max), std::floor((0x1p31 - 1.0) / (128.0 * codes)));
   for (std::size_t i = 0; i < queries.size(); ++i) {
     const bool unit = metric == Metric::cosine;
     if (queries[i].norm == 0.0) continue;  // a zero query: every product is zero, exactly
     each_[i].norm = unit ? 1.0 : queries[i].norm;
-    usable_ = usable_ && each_[i].norm >= kMinNorm && each_[i].norm <= kMaxNorm;
-    if (usable_) encode(i, queries[i].raw, unit ? 1.0 / queries[i].norm : 1.0, dim, code_max);
+    usable_ = usable_ && each_[i].norm >= kMinNorm && each_[i].norm <= kMaxNorm && code_max >= 1.0;
+    if (!usable_) return;
+    const double factor = unit ? 1.0 / queries[i].norm : 1.0;
+    if (wide) {
+      encode(wide_.data() + i * stride_, each_[i], queries[i].raw, factor, dim, code_max);
+    } else {
+      encode(narrow_.data() + i * stride_, each_[i], queries[i].raw, factor, dim, code_max);
+    }
   }
 }
 
-void CodedQueries::encode(std::size_t i, const float* row, double factor, std::size_t dim, double code_max) {
+template <typename Code>
+void CodedQueries::encode(Code* codes, CodedQuery& query, const float* row, double factor, std::size_t dim, double code_max) {
   double peak = 0.0;
   for (std::size_t j = 0; j < dim; ++j) peak = std::max(peak, std::fabs(static_cast<double>(row[j])));
-  const double step = peak * factor / code_max;
+  query.step = peak * factor / code_max;
   double rest = 0.0;
   for (std::size_t j = 0; j < dim; ++j) {
     const double value = static_cast<double>(row[j]) * factor;
-    const double code = std::nearbyint(value / step);
-    codes_[i * stride_ + j] = static_cast<std::int16_t>(std::min(std::max(code, -code_max), code_max));
-    const double gap = value - step * codes_[i * stride_ + j];
+    const double code = std::nearbyint(value / query.step);
+    codes[j] = static_cast<Code>(std::min(std::max(code, -code_max), code_max));
+    query.code_sum += codes[j];
+    const double gap = value - query.step * codes[j];
     rest += gap * gap;
   }
-  each_[i].step = step;
-  each_[i].residual = std::sqrt(rest) * (1.0 + 0x1p-30) + 0x1p-50 * each_[i].norm;
+  query.residual = std::sqrt(rest) * (1.0 + 0x1p-30) + 0x1p-50 * query.norm;
+}
+
+kernels::ScanI8Queries CodedQueries::from(std::size_t first, std::size_t count, const kernels::ScanI8Query* each) const {
+  const bool wide = wide_.data() != nullptr;
+  return {wide ? wide_.data() + first * stride_ : nullptr, wide ? nullptr : narrow_.data() + first * stride_, stride_, count, each};
 }
 
 bool CodedBound::fits(double max_norm) { return max_norm <= kMaxNorm; }
@@ -61,11 +81,11 @@ CodedBound::CodedBound(Metric metric, std::size_t dim, const CodedQuery& query, 
   fixed_ = factor_ * query.residual * 2.0 * max_norm + static_cast<double>(dim + 8) * 0x1p-50 * scale + kUnderflow;
 }
 
-kernels::ScanI8Query CodedBound::probe(const std::int16_t* codes, double threshold, const float* add, double max_add) const {
+kernels::ScanI8Query CodedBound::probe(double threshold, const float* add, double max_add) const {
   const double largest = factor_ * (query_.norm + query_.residual) * 3.0 * max_norm_ + max_add;
   const double beside = squared_ ? query_.norm * query_.norm : 0.0;
   const double cut = threshold + beside - fixed_ - kFloatError * largest - 0x1p-40 * (std::fabs(threshold) + beside) - kUnderflow;
-  return {codes, static_cast<float>(factor_ * query_.step), rounded_up(factor_ * query_.norm * (1.0 + 0x1p-20)), rounded_down(cut), add};
+  return {static_cast<float>(factor_ * query_.step), rounded_up(factor_ * query_.norm * (1.0 + 0x1p-20)), rounded_down(cut), query_.code_sum, add};
 }
 
 Candidate CodedBound::around(const codec::PackedView& rows, std::size_t row, std::int32_t product, double bias, std::uint64_t slot) const {

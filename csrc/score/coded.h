@@ -1,8 +1,9 @@
 // Scanning a tile by its int8 codes: every row whose exact score may still matter comes out with an interval that holds that score.
 //
-// For a row x = s c + e and a query q = t g + r (g 16-bit codes):  q . x = t s (g . c) + r . (s c) + q . e, so
+// For a row x = s c + e and a query q = t g + r (g the query's codes):  q . x = t s (g . c) + r . (s c) + q . e, so
 //   |q . x - t s (g . c)| <= |r| |s c| + |q| |e|                                   (Cauchy-Schwarz twice)
-// |e| is stored with the row, |r| is some 2^-15 of |q| and hardly matters. cosine and ip score q . x; l2 scores 2 q . x - |x|^2 - |q|^2.
+// |e| is stored with the row. |r| is some 2^-15 of |q| where the kernel takes 16-bit codes and hardly matters; where it takes 8-bit codes it is
+// like |e|, and twice as wide a band comes out. cosine and ip score q . x; l2 scores 2 q . x - |x|^2 - |q|^2.
 #pragma once
 
 #include <cstddef>
@@ -17,29 +18,34 @@
 
 namespace nf::score {
 
-// One query as 16-bit codes; `norm` is that of what the codes stand for (cosine: the unit query, so 1 or 0).
+// One query as codes; `norm` is that of what the codes stand for (cosine: the unit query, so 1 or 0).
 struct CodedQuery {
   double norm = 0.0;
   double step = 0.0;
   double residual = 0.0;
+  std::int32_t code_sum = 0;
 };
 
 class CodedQueries {
  public:
-  CodedQueries(Metric metric, std::size_t dim, const std::vector<Query>& queries);
+  // Codes of the width that the kernel takes.
+  CodedQueries(Metric metric, std::size_t dim, const std::vector<Query>& queries, const kernels::ScanI8& kernel);
 
   const CodedQuery& operator[](std::size_t i) const { return each_[i]; }
-  const std::int16_t* codes(std::size_t i) const { return codes_.data() + i * stride_; }
+  // `count` queries from `first` on, as the kernel wants them.
+  kernels::ScanI8Queries from(std::size_t first, std::size_t count, const kernels::ScanI8Query* each) const;
   // False where some query or product is too small or too large for the scan's float32 tests.
   bool usable() const { return usable_; }
 
  private:
-  void encode(std::size_t i, const float* row, double factor, std::size_t dim, double code_max);
+  template <typename Code>
+  void encode(Code* codes, CodedQuery& query, const float* row, double factor, std::size_t dim, double code_max);
 
   std::size_t stride_;
   bool usable_ = true;
   std::vector<CodedQuery> each_;
-  AlignedBuffer<std::int16_t> codes_;
+  AlignedBuffer<std::int16_t> wide_;
+  AlignedBuffer<std::int8_t> narrow_;
 };
 
 // What the scan of one tile says of scores, for one query.
@@ -49,7 +55,7 @@ class CodedBound {
 
   // The kernel's view of the query: it lets a row through unless its score is certain to lie below `threshold`. `add` are the row terms
   // (add_terms), none larger than `max_add` in size.
-  kernels::ScanI8Query probe(const std::int16_t* codes, double threshold, const float* add, double max_add) const;
+  kernels::ScanI8Query probe(double threshold, const float* add, double max_add) const;
 
   // Where the exact score of a row lies, its bias included.
   Candidate around(const codec::PackedView& rows, std::size_t row, std::int32_t product, double bias, std::uint64_t slot) const;

@@ -58,7 +58,7 @@ struct Task {
       queries[i] = Query{given.row(i), unit ? place : given.row(i), norm};
     }
     if (rows.tile_count != 0 && rows.tiles[0].codes.codes != nullptr) {
-      coded.emplace(rows.metric, rows.dim, queries);
+      coded.emplace(rows.metric, rows.dim, queries, *coded_scan);
       if (!coded->usable()) coded.reset();
     }
   }
@@ -177,11 +177,12 @@ std::size_t scan_codes(const Task& task, std::size_t begin, std::size_t nq, cons
       if (given != nullptr || metric == Metric::l2) max_add = add_terms(metric, tile.codes, given, tile.count, add);
     }
     bounds.emplace_back(metric, task.rows.dim, (*task.coded)[begin + i], tile.max_norm);
-    scratch.probes[i] = bounds[i].probe(task.coded->codes(begin + i), best[i].threshold(), add, max_add);
+    scratch.probes[i] = bounds[i].probe(best[i].threshold(), add, max_add);
   }
   const kernels::ScanI8Rows rows{tile.codes.codes, codec::packed_blocks(tile.count), codec::packed_groups(task.rows.dim), tile.codes.scale,
                                  tile.codes.error};
-  const std::size_t found = task.coded_scan->scan(scratch.probes.data(), nq, &rows, scratch.hits.data());
+  const kernels::ScanI8Queries queries = task.coded->from(begin, nq, scratch.probes.data());
+  const std::size_t found = task.coded_scan->scan(&queries, &rows, scratch.hits.data());
   for (std::size_t h = 0; h < found; ++h) {
     const kernels::ScanI8Hit& hit = scratch.hits[h];
     const std::uint64_t slot = tile.first + hit.row;

@@ -2,6 +2,10 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 #endif
@@ -25,6 +29,18 @@ std::uint64_t xgetbv0() {
   unsigned low, high;
   __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
   return static_cast<std::uint64_t>(high) << 32 | low;
+}
+
+// Linux, Documentation/arch/x86/xstate.rst: the 8 KiB of tile state are granted to a process on request, for good, and inherited by fork. The
+// request fails where a thread has an alternate signal stack too small for them: then there are no tiles here.
+bool tiles_granted() {
+#if defined(__linux__)
+  constexpr long kArchReqXcompPerm = 0x1023;
+  constexpr long kXfeatureXtiledata = 18;
+  return syscall(SYS_arch_prctl, kArchReqXcompPerm, kXfeatureXtiledata) == 0;
+#else
+  return false;
+#endif
 }
 
 bool bit(unsigned word, int index) { return (word >> index & 1u) != 0; }
@@ -53,8 +69,8 @@ std::uint32_t detect() {
     if (bit(seven.b, 31)) found |= kAvx512Vl;
     if (bit(seven.c, 11)) found |= kAvx512Vnni;
   }
-  if (os_tile) {
-    if (bit(seven.d, 24)) found |= kAmxTile;
+  if (os_tile && bit(seven.d, 24) && tiles_granted()) {
+    found |= kAmxTile;
     if (bit(seven.d, 25)) found |= kAmxInt8;
     if (bit(seven.d, 22)) found |= kAmxBf16;
   }

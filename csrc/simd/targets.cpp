@@ -14,6 +14,11 @@ constexpr bool kX86 = true;
 #else
 constexpr bool kX86 = false;
 #endif
+#if defined(__aarch64__)
+constexpr bool kArm = true;
+#else
+constexpr bool kArm = false;
+#endif
 
 constexpr std::uint32_t kNeedsAvx2 = kAvx2 | kFma | kF16c;
 constexpr std::uint32_t kNeedsAvx512 = kNeedsAvx2 | kAvx512F | kAvx512Bw | kAvx512Vl | kAvx512Dq;
@@ -22,12 +27,12 @@ constexpr std::uint32_t kNeedsAvx512 = kNeedsAvx2 | kAvx512F | kAvx512Bw | kAvx5
 constexpr TargetInfo kTargets[kTargetCount] = {
     {Target::scalar, "scalar", Target::scalar, 0, "any CPU", true},
     {Target::avx2, "avx2", Target::scalar, kNeedsAvx2, "AVX2, FMA, F16C", kX86},
-    {Target::avxvnni, "avxvnni", Target::avx2, kNeedsAvx2 | kAvxVnni, "avx2 and AVX-VNNI", false},
+    {Target::avxvnni, "avxvnni", Target::avx2, kNeedsAvx2 | kAvxVnni, "avx2 and AVX-VNNI", kX86},
     {Target::avx512, "avx512", Target::avx2, kNeedsAvx512, "avx2 and AVX-512 F, BW, VL, DQ", kX86},
-    {Target::avx512vnni, "avx512vnni", Target::avx512, kNeedsAvx512 | kAvx512Vnni, "avx512 and AVX-512 VNNI", false},
+    {Target::avx512vnni, "avx512vnni", Target::avx512, kNeedsAvx512 | kAvx512Vnni, "avx512 and AVX-512 VNNI", kX86},
     {Target::amx, "amx", Target::avx512vnni, kNeedsAvx512 | kAvx512Vnni | kAmxTile | kAmxInt8 | kAmxBf16,
-     "avx512vnni and AMX TILE, INT8, BF16", false},
-    {Target::neon_dotprod, "neon_dotprod", Target::scalar, kNeonDotprod, "Arm NEON with DOTPROD", false},
+     "avx512vnni and AMX TILE, INT8, BF16", kX86},
+    {Target::neon_dotprod, "neon_dotprod", Target::scalar, kNeonDotprod, "Arm NEON with DOTPROD", kArm},
     {Target::neon_i8mm, "neon_i8mm", Target::neon_dotprod, kNeonDotprod | kNeonI8mm, "neon_dotprod and I8MM", false},
 };
 
@@ -107,6 +112,13 @@ Target active() {
 
 void force(const std::string& name) {
   forced_by_call.store(name.empty() ? kNotForced : static_cast<int>(parse(name, "force_target")), std::memory_order_release);
+}
+
+bool forced() {
+  if (forced_by_call.load(std::memory_order_acquire) != kNotForced) return true;
+  const FromEnvironment& choice = environment();
+  if (!choice.error.empty()) throw InputError(choice.error);
+  return !choice.name.empty();
 }
 
 std::string forced_name() {

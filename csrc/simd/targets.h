@@ -33,7 +33,10 @@ Target active();
 // For tests and tools: not to be called while kernels run on other threads.
 void force(const std::string& name);
 
-// The forced target's name ("" when none is forced), whether by force() or by NEARFIELD_TARGET.
+// True where a target is forced, whether by force() or by NEARFIELD_TARGET. Throws InputError as active() does.
+bool forced();
+
+// The forced target's name ("" when none is forced).
 std::string forced_name();
 
 }  // namespace nf::simd

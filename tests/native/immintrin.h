@@ -9,6 +9,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "amx.h"
+
 // Some of these are declared as aliases of functions that this version does not have.
 #undef _mm512_maskz_loadu_ps
 #undef _mm256_maskz_loadu_epi8
@@ -64,3 +66,23 @@ inline simde__m512 _mm512_cvtepi32_ps(simde__m512i v) {
   for (int i = 0; i < 16; ++i) to[i] = static_cast<float>(from[i]);
   return simde_mm512_loadu_ps(to);
 }
+
+// The operation section: four products of an unsigned and a signed byte for each sum, which wraps.
+template <typename Register>
+inline Register dpbusd(Register sums, Register unsigned_bytes, Register signed_bytes) {
+  constexpr int kSums = sizeof(Register) / 4;
+  uint32_t out[kSums];
+  uint8_t x[4 * kSums];
+  int8_t y[4 * kSums];
+  memcpy(out, &sums, sizeof(out));
+  memcpy(x, &unsigned_bytes, sizeof(x));
+  memcpy(y, &signed_bytes, sizeof(y));
+  for (int i = 0; i < 4 * kSums; ++i) out[i / 4] += static_cast<uint32_t>(static_cast<int32_t>(x[i]) * y[i]);
+  memcpy(&sums, out, sizeof(out));
+  return sums;
+}
+
+#undef _mm512_dpbusd_epi32
+
+inline simde__m512i _mm512_dpbusd_epi32(simde__m512i sums, simde__m512i x, simde__m512i y) { return dpbusd(sums, x, y); }
+inline simde__m256i _mm256_dpbusd_avx_epi32(simde__m256i sums, simde__m256i x, simde__m256i y) { return dpbusd(sums, x, y); }

@@ -1,9 +1,8 @@
 #include "kernels/scan_i8/contract.h"
 
 #if defined(__x86_64__)
-#include <immintrin.h>
-
 #include "kernels/scan_i8/loops.h"
+#include "kernels/scan_i8/reach_avx2.h"
 
 namespace nf::kernels {
 namespace {
@@ -13,11 +12,12 @@ const char* target() { return "avx2"; }
 struct Lanes {
   using Ints = __m256i;
   using Products = __m256i;
-  static constexpr size_t kRows = 4;
+  static constexpr size_t kRows = 4, kParts = 1;
   // Six queries by two registers of rows: twelve sums, two registers of rows and one of query codes are fifteen of sixteen.
-  static constexpr int kQueries = 6;
+  static constexpr int kRegisters = 2, kQueries = 6;
 
-  static inline Ints zero() { return _mm256_setzero_si256(); }
+  static inline const int16_t* codes(const ScanI8Queries& queries) { return queries.wide; }
+  static inline Ints start(const ScanI8Query&) { return _mm256_setzero_si256(); }
   static inline Ints widen(const int8_t* p) { return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
   static inline Ints spread(const int16_t* q) {
     long long four;
@@ -27,21 +27,17 @@ struct Lanes {
   static inline Ints plus(Ints sum, Ints rows, Ints query) { return _mm256_add_epi32(sum, _mm256_madd_epi16(rows, query)); }
 
   // Rows 0 1 4 5 2 3 6 7 after the horizontal sum, put in order.
-  static inline Products fold(Ints low, Ints high) { return _mm256_permute4x64_epi64(_mm256_hadd_epi32(low, high), 0xD8); }
+  static inline void fold(const Ints* sums, Products* out) { out[0] = _mm256_permute4x64_epi64(_mm256_hadd_epi32(sums[0], sums[1]), 0xD8); }
 
-  static inline uint32_t reached(Products products, float factor, float slack, float cut, const float* scale, const float* error, const float* add) {
-    const __m256 scaled = _mm256_mul_ps(_mm256_cvtepi32_ps(products), _mm256_loadu_ps(scale));
-    const __m256 beside = _mm256_fmadd_ps(_mm256_set1_ps(slack), _mm256_loadu_ps(error), _mm256_loadu_ps(add));
-    const __m256 upper = _mm256_fmadd_ps(_mm256_set1_ps(factor), scaled, beside);
-    return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(upper, _mm256_set1_ps(cut), _CMP_GE_OQ)));
+  static inline uint32_t reached(Products products, const ScanI8Query& query, const float* scale, const float* error, const float* add) {
+    return reached_8(products, query, scale, error, add);
   }
-
   static inline void store(Products products, int32_t* out) { _mm256_store_si256(reinterpret_cast<__m256i*>(out), products); }
 };
 
 }  // namespace
 
-const ScanI8 scan_i8_avx2 = {ScanLoops<Lanes>::scan, target};
+const ScanI8 scan_i8_avx2 = {ScanLoops<Lanes>::scan, target, kWideCodes};
 
 }  // namespace nf::kernels
 

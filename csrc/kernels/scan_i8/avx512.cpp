@@ -1,9 +1,8 @@
 #include "kernels/scan_i8/contract.h"
 
 #if defined(__x86_64__)
-#include <immintrin.h>
-
 #include "kernels/scan_i8/loops.h"
+#include "kernels/scan_i8/reach_avx512.h"
 
 namespace nf::kernels {
 namespace {
@@ -13,11 +12,12 @@ const char* target() { return "avx512"; }
 struct Lanes {
   using Ints = __m512i;
   using Products = __m512i;
-  static constexpr size_t kRows = 8;
+  static constexpr size_t kRows = 8, kParts = 1;
   // Twelve queries by two registers of rows: twenty-four sums, two registers of rows and one of query codes of thirty-two.
-  static constexpr int kQueries = 12;
+  static constexpr int kRegisters = 2, kQueries = 12;
 
-  static inline Ints zero() { return _mm512_setzero_si512(); }
+  static inline const int16_t* codes(const ScanI8Queries& queries) { return queries.wide; }
+  static inline Ints start(const ScanI8Query&) { return _mm512_setzero_si512(); }
   static inline Ints widen(const int8_t* p) { return _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
   static inline Ints spread(const int16_t* q) {
     long long four;
@@ -28,21 +28,17 @@ struct Lanes {
 
   // The two halves of each row's 64 bits are summed and narrowed to 32.
   static inline __m256i narrow(Ints sums) { return _mm512_cvtepi64_epi32(_mm512_add_epi32(sums, _mm512_srli_epi64(sums, 32))); }
-  static inline Products fold(Ints low, Ints high) { return _mm512_inserti64x4(_mm512_castsi256_si512(narrow(low)), narrow(high), 1); }
+  static inline void fold(const Ints* sums, Products* out) { out[0] = _mm512_inserti64x4(_mm512_castsi256_si512(narrow(sums[0])), narrow(sums[1]), 1); }
 
-  static inline uint32_t reached(Products products, float factor, float slack, float cut, const float* scale, const float* error, const float* add) {
-    const __m512 scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(products), _mm512_loadu_ps(scale));
-    const __m512 beside = _mm512_fmadd_ps(_mm512_set1_ps(slack), _mm512_loadu_ps(error), _mm512_loadu_ps(add));
-    const __m512 upper = _mm512_fmadd_ps(_mm512_set1_ps(factor), scaled, beside);
-    return static_cast<uint32_t>(_mm512_cmp_ps_mask(upper, _mm512_set1_ps(cut), _CMP_GE_OQ));
+  static inline uint32_t reached(Products products, const ScanI8Query& query, const float* scale, const float* error, const float* add) {
+    return reached_16(products, query, scale, error, add);
   }
-
   static inline void store(Products products, int32_t* out) { _mm512_store_si512(out, products); }
 };
 
 }  // namespace
 
-const ScanI8 scan_i8_avx512 = {ScanLoops<Lanes>::scan, target};
+const ScanI8 scan_i8_avx512 = {ScanLoops<Lanes>::scan, target, kWideCodes};
 
 }  // namespace nf::kernels
 

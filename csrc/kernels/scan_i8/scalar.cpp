@@ -16,13 +16,13 @@ void products(const int16_t* query, const int8_t* block, size_t groups, int32_t*
   }
 }
 
-size_t scan(const ScanI8Query* queries, size_t nq, const ScanI8Rows* rows, ScanI8Hit* hits) {
+size_t scan(const ScanI8Queries* queries, const ScanI8Rows* rows, ScanI8Hit* hits) {
   size_t found = 0;
   int32_t product[kScanBlockRows];
   for (size_t b = 0; b < rows->blocks; ++b) {
-    for (size_t a = 0; a < nq; ++a) {
-      const ScanI8Query& query = queries[a];
-      products(query.codes, rows->codes + b * rows->groups * 4 * kScanBlockRows, rows->groups, product);
+    for (size_t a = 0; a < queries->count; ++a) {
+      const ScanI8Query& query = queries->each[a];
+      products(queries->wide + a * queries->stride, rows->codes + b * rows->groups * 4 * kScanBlockRows, rows->groups, product);
       for (size_t i = 0; i < kScanBlockRows; ++i) {
         const size_t row = b * kScanBlockRows + i;
         const float score = query.factor * (rows->scale[row] * static_cast<float>(product[i]));
@@ -37,6 +37,6 @@ size_t scan(const ScanI8Query* queries, size_t nq, const ScanI8Rows* rows, ScanI
 
 }  // namespace
 
-const ScanI8 scan_i8_scalar = {scan, target};
+const ScanI8 scan_i8_scalar = {scan, target, kWideCodes};
 
 }  // namespace nf::kernels

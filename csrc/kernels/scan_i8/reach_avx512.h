@@ -1,0 +1,19 @@
+// The test of sixteen products against a query's cut.
+#pragma once
+
+#include <immintrin.h>
+
+#include "kernels/scan_i8/contract.h"
+
+namespace nf::kernels {
+namespace {
+
+inline uint32_t reached_16(__m512i products, const ScanI8Query& query, const float* scale, const float* error, const float* add) {
+  const __m512 scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(products), _mm512_loadu_ps(scale));
+  const __m512 beside = _mm512_fmadd_ps(_mm512_set1_ps(query.slack), _mm512_loadu_ps(error), _mm512_loadu_ps(add));
+  const __m512 upper = _mm512_fmadd_ps(_mm512_set1_ps(query.factor), scaled, beside);
+  return static_cast<uint32_t>(_mm512_cmp_ps_mask(upper, _mm512_set1_ps(query.cut), _CMP_GE_OQ));
+}
+
+}  // namespace
+}  // namespace nf::kernels
