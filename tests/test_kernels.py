@@ -106,33 +106,44 @@ def test_dot_i8_is_exact(target: str, dim: int) -> None:
 def test_scan_i8_lets_through_what_reaches_the_cut(target: str, dim: int) -> None:
     """Every query count of a group and beyond, every fill of a block; the products themselves are exact integers."""
     rng = np.random.default_rng(dim)
-    # Targets that multiply bytes take 8-bit query codes.
-    code_max = 127 if target in {"avxvnni", "avx512vnni", "amx", "neon_dotprod"} else min(32767, (2**31 - 1) // (128 * (dim + 3)))
+    narrow = _core.scan_i8_code_max() == 127
+    assert narrow == (target in {"scalar", "avxvnni", "avx512vnni", "amx", "neon_dotprod", "neon_i8mm"})
+    code_max = min(_core.scan_i8_code_max(), (2**31 - 1) // (128 * (dim + 3)))
     for nq, n in [(1, 1), (2, 15), (3, 16), (4, 17), (5, 40), (6, 33), (7, 128), (11, 5), (12, 31), (13, 32), (25, 49)]:
         q = rng.integers(-code_max, code_max + 1, (nq, dim)).astype(np.int16)
+        low = rng.integers(-127, 128, (nq, dim)).astype(np.int8)
         r = rng.integers(-128, 128, (n, dim)).astype(np.int8)
         q[0], r[0] = code_max, -128
         scale, error = rng.random(n).astype(np.float32), rng.random(n).astype(np.float32)
         add = rng.standard_normal(n).astype(np.float32)
         factor, slack = np.float32(1e-3 / code_max), np.float32(0.25)
-        exact = int_dot_matrix(q, r)
-        terms = factor * (scale.astype(float) * exact), slack * error.astype(float) + add
-        reach, doubt = terms[0] + terms[1], 2.0**-21 * (np.abs(terms[0]) + slack * error + np.abs(add))
-        cut = np.float32(np.median(reach))
-        found = _core.scan_i8(q, r, scale, error, add, factor, slack, cut)
+        exact, exact_low = int_dot_matrix(q, r), int_dot_matrix(low, r) * narrow
+
+        def reach(products: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            term = factor * (scale.astype(float) * products)
+            return term + slack * error.astype(float) + add, 2.0**-20 * (np.abs(term) + slack * error + np.abs(add))
+
+        (first, doubt), (fine, fine_doubt) = reach(exact), reach(exact + exact_low / 254)
+        cut = np.float32(np.median(first))
+        fine_cut = np.float32(cut + 1e-4)
+        sure, possible = first >= cut + doubt, first >= cut - doubt
+        if narrow:
+            sure, possible = sure & (fine >= fine_cut + fine_doubt), possible & (fine >= fine_cut - fine_doubt)
+        found = _core.scan_i8(q, low, r, scale, error, add, factor, slack, cut, fine_cut)
         found = found[found[:, 1] < n]
         hits = set(map(tuple, found[:, :2].tolist()))
         assert len(hits) == len(found)
         assert np.array_equal(found[:, 2], exact[found[:, 0], found[:, 1]])
-        assert set(zip(*np.nonzero(reach >= cut + doubt), strict=True)) <= hits <= set(zip(*np.nonzero(reach >= cut - doubt), strict=True))
-        everything = _core.scan_i8(q, r, scale, error, add, factor, slack, -np.inf)
+        assert np.array_equal(found[:, 3], exact_low[found[:, 0], found[:, 1]])
+        assert set(zip(*np.nonzero(sure), strict=True)) <= hits <= set(zip(*np.nonzero(possible), strict=True))
+        everything = _core.scan_i8(q, low, r, scale, error, add, factor, slack, -np.inf, -np.inf)
         assert len(everything) == nq * (-(-n // 16) * 16)
 
 
 def test_scan_i8_refuses_codes_too_wide_for_the_target(target: str) -> None:
     row, terms = np.ones((1, 4), np.int8), np.ones(1, np.float32)
     with pytest.raises(nf.InputError, match="code -32768 given"):
-        _core.scan_i8(np.full((1, 4), -32768, np.int16), row, terms, terms, terms, 1.0, 1.0, 0.0)
+        _core.scan_i8(np.full((1, 4), -32768, np.int16), row, row, terms, terms, terms, 1.0, 1.0, 0.0, 0.0)
 
 
 def test_no_read_beyond_the_row(target: str) -> None:

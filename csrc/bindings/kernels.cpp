@@ -69,11 +69,12 @@ void define(py::module_& m, const std::string& name, Get get, const char* what) 
         py::arg("query").noconvert(), py::arg("rows").noconvert(), (doc + " of one query (1, d) with rows given by pointers: (n,).").c_str());
 }
 
-// Packs plain codes as the scan wants them and runs it: one row (query, row, product) for each hit. Query codes must fit the active target's.
-py::array_t<std::int64_t> scan_i8(const Array<std::int16_t>& queries, const Array<std::int8_t>& rows, const Array<float>& scale, const Array<float>& error,
-                                  const Array<float>& add, float factor, float slack, float cut) {
+// Packs plain codes as the scan wants them and runs it: one row (query, row, product, low product) for each hit. Query codes must fit the active target's.
+py::array_t<std::int64_t> scan_i8(const Array<std::int16_t>& queries, const Array<std::int8_t>& low_codes, const Array<std::int8_t>& rows, const Array<float>& scale,
+                                  const Array<float>& error, const Array<float>& add, float factor, float slack, float cut, float fine_cut) {
   const MatrixView<std::int16_t> q = matrix(queries, "queries");
-  const MatrixView<std::int8_t> r = matrix(rows, q.cols, "rows");
+  const MatrixView<std::int8_t> l = matrix(low_codes, q.cols, "low_codes"), r = matrix(rows, q.cols, "rows");
+  if (l.rows != q.rows) throw InputError("low_codes: one row for each query expected");
   const std::size_t groups = codec::packed_groups(q.cols), width = groups * codec::kPackDims, places = codec::packed_blocks(r.rows) * codec::kPackRows;
   if (static_cast<std::size_t>(scale.size()) != r.rows || static_cast<std::size_t>(error.size()) != r.rows || static_cast<std::size_t>(add.size()) != r.rows) {
     throw InputError("scale, error and add: one value for each row expected");
@@ -82,7 +83,7 @@ py::array_t<std::int64_t> scan_i8(const Array<std::int16_t>& queries, const Arra
   const kernels::ScanI8& kernel = kernels::scan_i8();
   const std::size_t stride = (width + kernels::kScanStride - 1) / kernels::kScanStride * kernels::kScanStride;
   std::vector<std::int16_t> wide(q.rows * stride, 0);
-  std::vector<std::int8_t> narrow(q.rows * stride, 0);
+  std::vector<std::int8_t> narrow(q.rows * stride, 0), low(q.rows * stride, 0);
   std::vector<float> terms(3 * places, 0.0f);
   for (std::size_t j = 0; j < r.rows; ++j) {
     for (std::size_t i = 0; i < r.cols; ++i) {
@@ -95,7 +96,7 @@ py::array_t<std::int64_t> scan_i8(const Array<std::int16_t>& queries, const Arra
   }
   std::vector<kernels::ScanI8Query> each;
   for (std::size_t i = 0; i < q.rows; ++i) {
-    std::int32_t sum = 0;
+    std::int32_t sum = 0, low_sum = 0;
     for (std::size_t j = 0; j < q.cols; ++j) {
       const std::int16_t code = q.row(i)[j];
       if (std::abs(static_cast<int>(code)) > kernel.code_max) {
@@ -104,19 +105,22 @@ py::array_t<std::int64_t> scan_i8(const Array<std::int16_t>& queries, const Arra
       }
       wide[i * stride + j] = code;
       narrow[i * stride + j] = static_cast<std::int8_t>(code);
+      low[i * stride + j] = l.row(i)[j];
       sum += code;
+      low_sum += l.row(i)[j];
     }
-    each.push_back({factor, slack, cut, sum, terms.data() + 2 * places});
+    each.push_back({factor, slack, cut, fine_cut, sum, low_sum, terms.data() + 2 * places});
   }
   const kernels::ScanI8Rows packed_rows{packed.data(), places / codec::kPackRows, groups, terms.data(), terms.data() + places};
   std::vector<kernels::ScanI8Hit> hits(q.rows * places);
-  const kernels::ScanI8Queries coded{wide.data(), narrow.data(), stride, q.rows, each.data()};
+  const kernels::ScanI8Queries coded{wide.data(), narrow.data(), low.data(), stride, q.rows, each.data()};
   const std::size_t found = kernel.scan(&coded, &packed_rows, hits.data());
-  py::array_t<std::int64_t> out({found, std::size_t{3}});
+  py::array_t<std::int64_t> out({found, std::size_t{4}});
   for (std::size_t h = 0; h < found; ++h) {
     out.mutable_at(h, 0) = hits[h].query;
     out.mutable_at(h, 1) = hits[h].row;
     out.mutable_at(h, 2) = hits[h].product;
+    out.mutable_at(h, 3) = hits[h].low;
   }
   return out;
 }
@@ -128,9 +132,11 @@ void register_kernels(py::module_& m) {
   define<float, float>(m, "l2sqr_f32", &kernels::l2sqr_f32, "Squared distances");
   define<std::int8_t, std::int32_t>(
       m, "dot_i8", [] { return kernels::dot_i8(); }, "Exact integer inner products");
-  m.def("scan_i8", &scan_i8, py::arg("queries").noconvert(), py::arg("rows").noconvert(), py::arg("scale").noconvert(), py::arg("error").noconvert(),
-        py::arg("add").noconvert(), py::arg("factor"), py::arg("slack"), py::arg("cut"),
-        "Pairs with factor * scale * product + slack * error + add >= cut: query, row, product (m, 3); rows beyond the given ones are zero.");
+  m.def("scan_i8", &scan_i8, py::arg("queries").noconvert(), py::arg("low_codes").noconvert(), py::arg("rows").noconvert(), py::arg("scale").noconvert(),
+        py::arg("error").noconvert(), py::arg("add").noconvert(), py::arg("factor"), py::arg("slack"), py::arg("cut"), py::arg("fine_cut"),
+        "Pairs with factor * scale * product + slack * error + add >= cut, and, where the active target takes low codes, the same with "
+        "product + low / 254 and fine_cut: query, row, product, low (m, 4); rows beyond the given ones are zero.");
+  m.def("scan_i8_code_max", [] { return kernels::scan_i8().code_max; }, "The largest query code that the active target takes: 127 or 32767.");
 }
 
 }  // namespace nf::bindings

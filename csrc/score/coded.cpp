@@ -10,7 +10,7 @@ namespace {
 // Between these norms no product, scale or step of the scan leaves float32's normal range by more than kUnderflow covers.
 constexpr double kMinNorm = 0x1p-40, kMaxNorm = 0x1p40;
 constexpr double kUnderflow = 0x1p-70;
-// Five float32 roundings, each 2^-24 of a partial result, with room (kernels/scan_i8/contract.h).
+// Eight float32 roundings, each 2^-24 of a partial result, with room (kernels/scan_i8/contract.h).
 constexpr double kFloatError = 0x1p-20;
 
 float rounded_down(double value) {
@@ -31,6 +31,8 @@ CodedQueries::CodedQueries(Metric metric, std::size_t dim, const std::vector<Que
   } else {
     narrow_ = AlignedBuffer<std::int8_t>(queries.size() * stride_);
     narrow_.zero();
+    low_ = AlignedBuffer<std::int8_t>(queries.size() * stride_);
+    low_.zero();
   }
   // The kernel's int32 products stay exact: codes * 128 * code_max < 2^31.
   const double codes = static_cast<double>(codec::packed_groups(dim) * codec::kPackDims);
@@ -41,58 +43,73 @@ CodedQueries::CodedQueries(Metric metric, std::size_t dim, const std::vector<Que
     each_[i].norm = unit ? 1.0 : queries[i].norm;
     usable_ = usable_ && each_[i].norm >= kMinNorm && each_[i].norm <= kMaxNorm && code_max >= 1.0;
     if (!usable_) return;
-    const double factor = unit ? 1.0 / queries[i].norm : 1.0;
-    if (wide) {
-      encode(wide_.data() + i * stride_, each_[i], queries[i].raw, factor, dim, code_max);
-    } else {
-      encode(narrow_.data() + i * stride_, each_[i], queries[i].raw, factor, dim, code_max);
-    }
+    encode(i, queries[i].raw, unit ? 1.0 / queries[i].norm : 1.0, dim, code_max);
   }
 }
 
-template <typename Code>
-void CodedQueries::encode(Code* codes, CodedQuery& query, const float* row, double factor, std::size_t dim, double code_max) {
+void CodedQueries::encode(std::size_t i, const float* row, double factor, std::size_t dim, double code_max) {
+  CodedQuery& query = each_[i];
   double peak = 0.0;
   for (std::size_t j = 0; j < dim; ++j) peak = std::max(peak, std::fabs(static_cast<double>(row[j])));
   query.step = peak * factor / code_max;
-  double rest = 0.0;
+  const double low_step = query.step / static_cast<double>(kernels::kLowSteps);
+  double coarse = 0.0, rest = 0.0;
   for (std::size_t j = 0; j < dim; ++j) {
     const double value = static_cast<double>(row[j]) * factor;
-    const double code = std::nearbyint(value / query.step);
-    codes[j] = static_cast<Code>(std::min(std::max(code, -code_max), code_max));
-    query.code_sum += codes[j];
-    const double gap = value - query.step * codes[j];
+    const double code = std::min(std::max(std::nearbyint(value / query.step), -code_max), code_max);
+    query.code_sum += static_cast<std::int32_t>(code);
+    double gap = value - query.step * code;
+    coarse += gap * gap;
+    if (wide_.data() != nullptr) {
+      wide_[i * stride_ + j] = static_cast<std::int16_t>(code);
+    } else {
+      const double low = std::min(std::max(std::nearbyint(gap / low_step), -code_max), code_max);
+      narrow_[i * stride_ + j] = static_cast<std::int8_t>(code);
+      low_[i * stride_ + j] = static_cast<std::int8_t>(low);
+      query.low_sum += static_cast<std::int32_t>(low);
+      gap -= low_step * low;
+    }
     rest += gap * gap;
   }
-  query.residual = std::sqrt(rest) * (1.0 + 0x1p-30) + 0x1p-50 * query.norm;
+  const double rounding = 0x1p-50 * query.norm;
+  query.coarse = std::sqrt(coarse) * (1.0 + 0x1p-30) + rounding;
+  query.residual = std::sqrt(rest) * (1.0 + 0x1p-30) + rounding;
 }
 
 kernels::ScanI8Queries CodedQueries::from(std::size_t first, std::size_t count, const kernels::ScanI8Query* each) const {
-  const bool wide = wide_.data() != nullptr;
-  return {wide ? wide_.data() + first * stride_ : nullptr, wide ? nullptr : narrow_.data() + first * stride_, stride_, count, each};
+  const std::size_t place = first * stride_;
+  if (wide_.data() != nullptr) return {wide_.data() + place, nullptr, nullptr, stride_, count, each};
+  return {nullptr, narrow_.data() + place, low_.data() + place, stride_, count, each};
 }
 
 bool CodedBound::fits(double max_norm) { return max_norm <= kMaxNorm; }
 
-// A row's error is at most its norm (rounding to a multiple never exceeds the value itself), so |s c| <= 2 |x|.
+// |s c| <= |x| + |e|: what the query's codes leave out costs |r| times the largest norm, and |r| |e| that goes with the row's error.
 CodedBound::CodedBound(Metric metric, std::size_t dim, const CodedQuery& query, double max_norm)
     : squared_(metric == Metric::l2), factor_(squared_ ? 2.0 : 1.0), query_(query), max_norm_(max_norm) {
   const double scale = squared_ ? (query.norm + max_norm) * (query.norm + max_norm) : query.norm * max_norm;
-  fixed_ = factor_ * query.residual * 2.0 * max_norm + static_cast<double>(dim + 8) * 0x1p-50 * scale + kUnderflow;
+  const double arithmetic = static_cast<double>(dim + 8) * 0x1p-50 * scale + kUnderflow;
+  fixed_ = factor_ * query.residual * max_norm + arithmetic;
+  coarse_ = factor_ * query.coarse * max_norm + arithmetic;
 }
 
 kernels::ScanI8Query CodedBound::probe(double threshold, const float* add, double max_add) const {
-  const double largest = factor_ * (query_.norm + query_.residual) * 3.0 * max_norm_ + max_add;
+  // A row's error is at most its norm (rounding to a multiple never exceeds the value itself).
+  const double largest = factor_ * (query_.norm + query_.coarse) * 4.0 * max_norm_ + max_add;
   const double beside = squared_ ? query_.norm * query_.norm : 0.0;
-  const double cut = threshold + beside - fixed_ - kFloatError * largest - 0x1p-40 * (std::fabs(threshold) + beside) - kUnderflow;
-  return {static_cast<float>(factor_ * query_.step), rounded_up(factor_ * query_.norm * (1.0 + 0x1p-20)), rounded_down(cut), query_.code_sum, add};
+  const double cut = threshold + beside - kFloatError * largest - 0x1p-40 * (std::fabs(threshold) + beside) - kUnderflow;
+  const double slack = factor_ * (query_.norm + query_.coarse) * (1.0 + 0x1p-20);
+  return {static_cast<float>(factor_ * query_.step), rounded_up(slack), rounded_down(cut - coarse_), rounded_down(cut - fixed_), query_.code_sum,
+          query_.low_sum, add};
 }
 
-Candidate CodedBound::around(const codec::PackedView& rows, std::size_t row, std::int32_t product, double bias, std::uint64_t slot) const {
+Candidate CodedBound::around(const codec::PackedView& rows, const kernels::ScanI8Hit& hit, double bias, std::uint64_t slot) const {
+  const std::size_t row = hit.row;
+  const double product = hit.product + hit.low / static_cast<double>(kernels::kLowSteps);
   const double dot = factor_ * query_.step * static_cast<double>(rows.scale[row]) * product;
   const double square = squared_ ? static_cast<double>(rows.square[row]) : 0.0, own = squared_ ? query_.norm * query_.norm : 0.0;
   const double center = dot - square - own + bias;
-  const double slack = factor_ * query_.norm * static_cast<double>(rows.error[row]) * (1.0 + 0x1p-30) + fixed_ + 0x1p-23 * square +
+  const double slack = factor_ * (query_.norm + query_.residual) * static_cast<double>(rows.error[row]) * (1.0 + 0x1p-30) + fixed_ + 0x1p-23 * square +
                        0x1p-50 * (std::fabs(dot) + square + own + std::fabs(bias));
   if (!(slack <= std::numeric_limits<double>::max())) {  // codes of a damaged file opened without verification
     return {-std::numeric_limits<double>::infinity(), std::numeric_limits<double>::infinity(), slot};

@@ -2,8 +2,8 @@
 //
 // For a row x = s c + e and a query q = t g + r (g the query's codes):  q . x = t s (g . c) + r . (s c) + q . e, so
 //   |q . x - t s (g . c)| <= |r| |s c| + |q| |e|                                   (Cauchy-Schwarz twice)
-// |e| is stored with the row. |r| is some 2^-15 of |q| where the kernel takes 16-bit codes and hardly matters; where it takes 8-bit codes it is
-// like |e|, and twice as wide a band comes out. cosine and ip score q . x; l2 scores 2 q . x - |x|^2 - |q|^2.
+// |e| is stored with the row. |r| is some 2^-15 of |q| and hardly matters: the query has 16-bit codes, or 8-bit codes and 8-bit codes of what
+// those leave out. cosine and ip score q . x; l2 scores 2 q . x - |x|^2 - |q|^2.
 #pragma once
 
 #include <cstddef>
@@ -22,8 +22,9 @@ namespace nf::score {
 struct CodedQuery {
   double norm = 0.0;
   double step = 0.0;
-  double residual = 0.0;
-  std::int32_t code_sum = 0;
+  double residual = 0.0;  // what all codes leave out
+  double coarse = 0.0;    // what the first ones leave out
+  std::int32_t code_sum = 0, low_sum = 0;
 };
 
 class CodedQueries {
@@ -38,14 +39,13 @@ class CodedQueries {
   bool usable() const { return usable_; }
 
  private:
-  template <typename Code>
-  void encode(Code* codes, CodedQuery& query, const float* row, double factor, std::size_t dim, double code_max);
+  void encode(std::size_t i, const float* row, double factor, std::size_t dim, double code_max);
 
   std::size_t stride_;
   bool usable_ = true;
   std::vector<CodedQuery> each_;
   AlignedBuffer<std::int16_t> wide_;
-  AlignedBuffer<std::int8_t> narrow_;
+  AlignedBuffer<std::int8_t> narrow_, low_;
 };
 
 // What the scan of one tile says of scores, for one query.
@@ -58,7 +58,7 @@ class CodedBound {
   kernels::ScanI8Query probe(double threshold, const float* add, double max_add) const;
 
   // Where the exact score of a row lies, its bias included.
-  Candidate around(const codec::PackedView& rows, std::size_t row, std::int32_t product, double bias, std::uint64_t slot) const;
+  Candidate around(const codec::PackedView& rows, const kernels::ScanI8Hit& hit, double bias, std::uint64_t slot) const;
 
   static bool fits(double max_norm);
 
@@ -67,7 +67,8 @@ class CodedBound {
   double factor_;  // 2 for l2, 1 otherwise
   CodedQuery query_;
   double max_norm_;
-  double fixed_;  // error of the query's codes and of float64 arithmetic, for any row of the tile
+  double fixed_;   // error of the query's codes and of float64 arithmetic, for any row of the tile
+  double coarse_;  // the same for the first codes alone
 };
 
 // The row terms of a tile beside the product: -|x|^2 for l2, plus the bias where there is one. Returns the largest size among them.

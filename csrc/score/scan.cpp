@@ -187,7 +187,7 @@ std::size_t scan_codes(const Task& task, std::size_t begin, std::size_t nq, cons
     const kernels::ScanI8Hit& hit = scratch.hits[h];
     const std::uint64_t slot = tile.first + hit.row;
     if (hit.row >= tile.count || !task.allowed(begin + hit.query, slot)) continue;
-    best[hit.query].offer(bounds[hit.query].around(tile.codes, hit.row, hit.product, task.bias(begin + hit.query, slot), slot), exact[hit.query]);
+    best[hit.query].offer(bounds[hit.query].around(tile.codes, hit, task.bias(begin + hit.query, slot), slot), exact[hit.query]);
   }
   return found;
 }

@@ -4,6 +4,7 @@
 #include "simd/targets.h"
 
 int main() {
+  compare_scans(scan_i8_scalar);
   compare_scans(scan_i8_neon_dotprod);
   const std::string active = nf::simd::info_of(nf::simd::active()).name;
   const std::string measured = nf::kernels::scan_i8().target();

@@ -42,7 +42,7 @@ int main() {
     compare(dot_i8_avx512, dot_i8_scalar, "dot_i8", dim, 0.0, int8_t{}, int32_t{});
   }
   std::printf("%s %s %s", dot_f32_avx512.target(), l2sqr_f32_avx512.target(), dot_i8_avx512.target());
-  for (const ScanI8* kernel : {&scan_i8_avxvnni, &scan_i8_avx512, &scan_i8_avx512vnni, &scan_i8_amx}) {
+  for (const ScanI8* kernel : {&scan_i8_scalar, &scan_i8_avxvnni, &scan_i8_avx512, &scan_i8_avx512vnni, &scan_i8_amx}) {
     compare_scans(*kernel);
     std::printf(" %s", kernel->target());
   }

@@ -68,15 +68,33 @@ inline void products(const int8_t* queries, size_t stride, const int8_t* const* 
   if constexpr (kTwoQueries && kTwoBlocks) _tile_stored(3, sums.of[3], kTileBytes);
 }
 
+// The products of one query's low codes with a block of rows: too few for tiles. As in avx512vnni.cpp, rows are moved up by 128.
+inline __m512i low_products(const int8_t* low, int32_t low_sum, const int8_t* block, size_t groups) {
+  __m512i sum = _mm512_set1_epi32(-128 * low_sum);
+  for (size_t g = 0; g < groups; ++g) {
+    int four;
+    __builtin_memcpy(&four, low + 4 * g, sizeof(four));
+    sum = _mm512_dpbusd_epi32(sum, _mm512_xor_si512(_mm512_loadu_si512(block + g * kTileBytes), _mm512_set1_epi8(-128)), _mm512_set1_epi32(four));
+  }
+  return sum;
+}
+
 // The pairs of one tile of sums that reach their query's cut.
 ScanI8Hit* reach(const int32_t* sums, const ScanI8Queries& queries, size_t query, size_t count, const ScanI8Rows& rows, size_t row, ScanI8Hit* hits) {
   for (size_t a = 0; a < count; ++a) {
     const ScanI8Query& each = queries.each[query + a];
     const int32_t* const products = sums + a * kScanBlockRows;
-    uint32_t mask = reached_16(_mm512_load_si512(products), each, rows.scale + row, rows.error + row, each.add + row);
+    const __m512i sixteen = _mm512_load_si512(products);
+    uint32_t mask = reached_16(sixteen, each, rows.scale + row, rows.error + row, each.add + row);
+    if (mask == 0) continue;
+    const int8_t* const block = rows.codes + row / kScanBlockRows * rows.groups * kTileBytes;
+    const __m512i beside = low_products(queries.low + (query + a) * queries.stride, each.low_sum, block, rows.groups);
+    mask &= reached_16(sixteen, beside, each, rows.scale + row, rows.error + row, each.add + row);
+    alignas(64) int32_t low[kScanBlockRows];
+    _mm512_store_si512(low, beside);
     for (; mask != 0; mask &= mask - 1) {
       const uint32_t lane = static_cast<uint32_t>(__builtin_ctz(mask));
-      *hits++ = ScanI8Hit{static_cast<uint32_t>(query + a), static_cast<uint32_t>(row) + lane, products[lane]};
+      *hits++ = ScanI8Hit{static_cast<uint32_t>(query + a), static_cast<uint32_t>(row) + lane, products[lane], low[lane]};
     }
   }
   return hits;

@@ -12,12 +12,13 @@ const char* target() { return "avx2"; }
 struct Lanes {
   using Ints = __m256i;
   using Products = __m256i;
+  static constexpr bool kLow = false;
   static constexpr size_t kRows = 4, kParts = 1;
   // Six queries by two registers of rows: twelve sums, two registers of rows and one of query codes are fifteen of sixteen.
   static constexpr int kRegisters = 2, kQueries = 6;
 
   static inline const int16_t* codes(const ScanI8Queries& queries) { return queries.wide; }
-  static inline Ints start(const ScanI8Query&) { return _mm256_setzero_si256(); }
+  static inline Ints start(int32_t) { return _mm256_setzero_si256(); }
   static inline Ints widen(const int8_t* p) { return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
   static inline Ints spread(const int16_t* q) {
     long long four;

@@ -12,12 +12,13 @@ const char* target() { return "avx512"; }
 struct Lanes {
   using Ints = __m512i;
   using Products = __m512i;
+  static constexpr bool kLow = false;
   static constexpr size_t kRows = 8, kParts = 1;
   // Twelve queries by two registers of rows: twenty-four sums, two registers of rows and one of query codes of thirty-two.
   static constexpr int kRegisters = 2, kQueries = 12;
 
   static inline const int16_t* codes(const ScanI8Queries& queries) { return queries.wide; }
-  static inline Ints start(const ScanI8Query&) { return _mm512_setzero_si512(); }
+  static inline Ints start(int32_t) { return _mm512_setzero_si512(); }
   static inline Ints widen(const int8_t* p) { return _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
   static inline Ints spread(const int16_t* q) {
     long long four;

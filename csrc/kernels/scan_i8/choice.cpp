@@ -41,7 +41,9 @@ class Trial {
     const size_t found = scan(kernel, kChecked, -std::numeric_limits<float>::infinity());
     if (found != kChecked * kRows) return false;
     for (size_t h = 0; h < found; ++h) {
-      if (hits_[h].query >= kChecked || hits_[h].row >= kRows || hits_[h].product != product(hits_[h].query, hits_[h].row)) return false;
+      if (hits_[h].query >= kChecked || hits_[h].row >= kRows) return false;
+      const std::int32_t exact = product(hits_[h].query, hits_[h].row);  // the low codes are the same here
+      if (hits_[h].product != exact || (kernel.code_max == kNarrowCodes && hits_[h].low != exact)) return false;
     }
     return true;
   }
@@ -59,8 +61,8 @@ class Trial {
 
  private:
   size_t scan(const ScanI8& kernel, size_t queries, float cut) {
-    for (ScanI8Query& query : each_) query = {1.0f, 1.0f, cut, query.code_sum, ones_.data()};
-    const ScanI8Queries coded{wide_.data(), narrow_.data(), kDim, queries, each_.data()};
+    for (ScanI8Query& query : each_) query = {1.0f, 1.0f, cut, cut, query.code_sum, query.code_sum, ones_.data()};
+    const ScanI8Queries coded{wide_.data(), narrow_.data(), narrow_.data(), kDim, queries, each_.data()};
     const ScanI8Rows rows{rows_.data(), kRows / kScanBlockRows, kGroups, ones_.data(), ones_.data()};
     return kernel.scan(&coded, &rows, hits_.data());
   }

@@ -1,15 +1,18 @@
 // scan_i8: coded queries against packed rows of 8-bit codes; only the pairs that reach their query's cut come out.
 //
 // Packed rows (codec/packed.h): blocks of 16 rows; a block is `groups` times 64 bytes, each the next four codes of its sixteen rows, row by
-// row. Queries: one row of 4 * groups codes each, `stride` codes apart. How wide query codes are is the target's choice, its `code_max` says
-// it: 16 bits where rows are widened for the multiplication anyway, 8 bits where the instruction takes bytes (VNNI, AMX, NEON DOTPROD). The
-// codes between 4 * groups and `stride` are zero, and `stride` is a multiple of kScanStride: AMX reads queries 64 bytes at a time.
+// row. Queries: rows of 4 * groups codes, `stride` codes apart, of the kind that the kernel's `code_max` names:
+//   kWideCodes    16-bit codes, for targets that widen bytes before they multiply
+//   kNarrowCodes  8-bit codes, for targets whose instruction takes bytes (VNNI, AMX, NEON DOTPROD), and a second row of 8-bit codes, `low`, of
+//                 what the first leave out, in steps of 1 / kLowSteps of theirs: a pair that reaches `cut` by the first codes alone is tested
+//                 again with both against `fine_cut`. Few pairs get there, and a tenth of them is left.
+// The codes between 4 * groups and `stride` are zero, and `stride` is a multiple of kScanStride: AMX reads queries 64 bytes at a time.
 //
-// Accumulator: int32 modulo 2^32, exact while 4 * groups * 128 * max |query code| < 2^31, which callers see to. All targets that take the same
-// query codes give the same product.
-// The test of a pair is float32:  factor * (scale[row] * product) + slack * error[row] + add[row] >= cut,  in any association and with or
-// without fused operations: at most five roundings, so its left side is off by at most 2^-21 times the sum of the three terms' magnitudes
-// (underflow aside), and callers lower `cut` by that. Everything is finite but `cut`, which may be -infinity: then every row comes out.
+// Accumulators: int32 modulo 2^32, exact while 4 * groups * 128 * max |query code| < 2^31, which callers see to.
+// A test is float32:  factor * (scale[row] * value) + slack * error[row] + add[row] >= cut,  value = product (+ low product / kLowSteps),  in
+// any association and with or without fused operations: at most eight roundings, so its left side is off by at most 2^-20 times the sum of
+// the three terms' magnitudes (underflow aside), and callers lower the cuts by that. Everything is finite but the cuts, which may be
+// -infinity: then every row comes out.
 #pragma once
 
 #include <stddef.h>
@@ -20,17 +23,20 @@ namespace nf::kernels {
 constexpr size_t kScanBlockRows = 16;
 constexpr size_t kScanStride = 64;
 constexpr int kWideCodes = 32767, kNarrowCodes = 127;
+// Half a step of the first codes is kNarrowCodes steps of the second.
+constexpr float kLowSteps = 2 * kNarrowCodes;
 
 struct ScanI8Query {
   float factor, slack, cut;
-  int32_t code_sum;  // of the query's codes
+  float fine_cut;              // narrow codes only, as are the sums of the codes
+  int32_t code_sum, low_sum;
   const float* add;  // one value for each row
 };
 
 struct ScanI8Queries {
-  const int16_t* wide;   // for a kernel whose code_max is kWideCodes
-  const int8_t* narrow;  // for one whose code_max is kNarrowCodes
-  size_t stride;         // from one query to the next, in codes
+  const int16_t* wide;
+  const int8_t *narrow, *low;
+  size_t stride;
   size_t count;
   const ScanI8Query* each;
 };
@@ -44,7 +50,7 @@ struct ScanI8Rows {
 
 struct ScanI8Hit {
   uint32_t query, row;
-  int32_t product;
+  int32_t product, low;  // `low` is 0 for wide codes
 };
 
 struct ScanI8 {

@@ -3,10 +3,12 @@
 // `Lanes` is the target's arithmetic, a type of the including file's unnamed namespace, so each file keeps its own copy of this code:
 //   Ints, kRows, kRegisters    a register of sums holds kRows rows; a unit is kRegisters of them
 //   codes(queries), widen(p)   the query codes this target takes; four codes of each of kRows rows as the multiplication wants them
-//   start(query), spread(q)    a register of sums to begin with; four query codes, repeated
+//   start(code_sum), spread(q) a register of sums to begin with; four query codes, repeated
 //   plus(sum, rows, query)     sum + rows * query
 //   Products, kParts, fold     the unit's products as kParts registers of int32, in the order of the rows
 //   reached, store             the test of a register of products; its values
+//   kLow                       query codes are narrow; then also:
+//   reached_low                the test of a register of products with the low products beside it
 #pragma once
 
 #include <stddef.h>
@@ -27,6 +29,15 @@ struct ScanLoops {
     return rows.codes + row / kScanBlockRows * rows.groups * kGroupBytes + row % kScanBlockRows * 4;
   }
 
+  // The products of one query's low codes with the kPart rows from `row` on.
+  static inline typename Lanes::Ints low_products(const ScanI8Queries& queries, size_t query, const ScanI8Rows& rows, size_t row) {
+    const int8_t* const codes = place(rows, row);
+    const int8_t* const low = queries.low + query * queries.stride;
+    typename Lanes::Ints sum = Lanes::start(queries.each[query].low_sum);
+    for (size_t g = 0; g < rows.groups; ++g) sum = Lanes::plus(sum, Lanes::widen(codes + g * kGroupBytes), Lanes::spread(low + 4 * g));
+    return sum;
+  }
+
   // Q queries, one unit of rows that begins with row `first`.
   template <int Q>
   static inline ScanI8Hit* unit(const ScanI8Queries& queries, size_t query, const ScanI8Rows& rows, size_t first, ScanI8Hit* hits) {
@@ -35,7 +46,7 @@ struct ScanLoops {
 #pragma GCC unroll 32
     for (int a = 0; a < Q; ++a) {
 #pragma GCC unroll 4
-      for (int r = 0; r < R; ++r) sums[a][r] = Lanes::start(queries.each[query + static_cast<size_t>(a)]);
+      for (int r = 0; r < R; ++r) sums[a][r] = Lanes::start(queries.each[query + static_cast<size_t>(a)].code_sum);
     }
     const size_t end = rows.blocks * kScanBlockRows;
     const int8_t* codes[R];
@@ -76,11 +87,16 @@ struct ScanLoops {
         const size_t index = query + static_cast<size_t>(a);
         uint32_t mask = Lanes::reached(products[a][p], queries.each[index], rows.scale + row, rows.error + row, queries.each[index].add + row);
         if (mask == 0) continue;
-        alignas(64) int32_t values[kPart];
+        alignas(64) int32_t values[kPart], low[kPart] = {};
         Lanes::store(products[a][p], values);
+        if constexpr (Lanes::kLow) {
+          const typename Lanes::Products beside = low_products(queries, index, rows, row);
+          mask &= Lanes::reached_low(products[a][p], beside, queries.each[index], rows.scale + row, rows.error + row, queries.each[index].add + row);
+          Lanes::store(beside, low);
+        }
         for (; mask != 0; mask &= mask - 1) {
           const uint32_t lane = static_cast<uint32_t>(__builtin_ctz(mask));
-          *hits++ = ScanI8Hit{static_cast<uint32_t>(index), static_cast<uint32_t>(row) + lane, values[lane]};
+          *hits++ = ScanI8Hit{static_cast<uint32_t>(index), static_cast<uint32_t>(row) + lane, values[lane], low[lane]};
         }
       }
     }
