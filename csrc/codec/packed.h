@@ -31,6 +31,9 @@ struct PackedView {
   PackedView from(std::size_t first, std::size_t dim) const {
     return {codes + first * packed_groups(dim) * kPackDims, scale + first, error + first, square + first};
   }
+  bool operator==(const PackedView& other) const {
+    return codes == other.codes && scale == other.scale && error == other.error && square == other.square;
+  }
 };
 
 // Room for `rows` packed rows; a place that was never written is a zero row.

@@ -25,11 +25,18 @@ constexpr std::size_t kMaxQueryBlock = 96;
 constexpr std::size_t kQueriesPerThread = 32;
 // Products below which a further thread costs more to wake (some 10 us) than it saves at 10^10 a second.
 constexpr std::size_t kProductsPerThread = 1 << 18;
-// Where codes let more than one pair in kCrowd through for kPatience tiles running, they exclude too little to pay: the next kRespite tiles
+// Where codes let more than one pair in kCrowd through for kPatience scans running, they exclude too little to pay: the next kRespite tiles
 // are scanned in float32, then the codes get another chance.
 constexpr std::size_t kCrowd = 8, kPatience = 4, kRespite = 64;
+// Neighbouring tiles are scanned by their codes in one go, so that what a query needs before each scan costs little beside it: as many bytes
+// of codes as stay in a 512 KiB second-level cache while query after query passes over them. One tile at first and twice as many each time,
+// because a query's threshold moves only between scans.
+constexpr std::size_t kSpanBytes = 192 * 1024;
+constexpr std::size_t kMaxSpan = 16;
 // Scores looked at together: a run without any candidate is passed by with vector compares.
 constexpr std::size_t kRun = 16;
+
+std::size_t max_span(std::size_t dim) { return std::clamp<std::size_t>(kSpanBytes / (std::max<std::size_t>(dim, 1) * kTileRows), 1, kMaxSpan); }
 
 std::size_t query_block(std::size_t dim) {
   const std::size_t fit = kQueryBlockBytes / (std::max<std::size_t>(dim, 1) * sizeof(float));
@@ -90,15 +97,16 @@ struct Scratch {
   AlignedBuffer<float> add;      // row terms, one line for each query that has its own
   std::vector<kernels::ScanI8Query> probes;
   std::vector<CodedBound> bounds;
-  std::vector<kernels::ScanI8Hit> hits;
-  std::size_t crowded = 0, respite = 0;  // tiles in a row that were crowded; tiles left before codes are tried again
+  AlignedBuffer<kernels::ScanI8Hit> hits;
+  std::size_t span = 1;                  // tiles of the next scan by codes
+  std::size_t crowded = 0, respite = 0;  // scans in a row that were crowded; tiles left before codes are tried again
 
   Scratch(const Task& task, std::size_t queries)
       : scores(queries * kTileRows),
         decoded(task.rows.storage == Storage::float32 ? 0 : (kTileRows + 1) * task.rows.dim),
-        add(kTileRows * (task.options.bias.rows > 1 ? queries : 1)),
+        add(max_span(task.rows.dim) * kTileRows * (task.options.bias.rows > 1 ? queries : 1)),
         probes(task.coded ? queries : 0),
-        hits(task.coded ? queries * kTileRows : 0) {
+        hits(task.coded ? queries * max_span(task.rows.dim) * kTileRows : 0) {
     add.zero();
   }
 };
@@ -161,7 +169,7 @@ void offer_scanned(const Task& task, std::size_t index, const Tile& tile, const 
   }
 }
 
-// Scans a tile by its codes; returns how many pairs they let through.
+// Scans a run of tiles, given as one, by their codes; returns how many pairs they let through.
 std::size_t scan_codes(const Task& task, std::size_t begin, std::size_t nq, const Tile& tile, Scratch& scratch, Collector* best,
                        const std::vector<ExactScore>& exact) {
   const Metric metric = task.rows.metric;
@@ -171,7 +179,7 @@ std::size_t scan_codes(const Task& task, std::size_t begin, std::size_t nq, cons
   bounds.clear();
   for (std::size_t i = 0; i < nq; ++i) {
     const bool own = bias.rows > 1;
-    float* const add = scratch.add.data() + (own ? i * kTileRows : 0);
+    float* const add = scratch.add.data() + (own ? i * max_span(task.rows.dim) * kTileRows : 0);
     if (own || i == 0) {
       const float* const given = bias.data == nullptr ? nullptr : bias.row(own ? begin + i : 0) + tile.first;
       if (given != nullptr || metric == Metric::l2) max_add = add_terms(metric, tile.codes, given, tile.count, add);
@@ -192,21 +200,44 @@ std::size_t scan_codes(const Task& task, std::size_t begin, std::size_t nq, cons
   return found;
 }
 
-// True where the tile was scanned by its codes.
-bool scanned_codes(const Task& task, std::size_t begin, std::size_t nq, const Tile& tile, Scratch& scratch, Collector* best,
-                   const std::vector<ExactScore>& exact) {
-  if (!task.coded || !CodedBound::fits(tile.max_norm)) return false;
+// How many tiles from `t` on are one run of codes that some query wants rows of; `run` becomes that run, as one tile.
+std::size_t coded_run(const Task& task, std::size_t t, std::size_t end, std::size_t most, Tile& run) {
+  const Rows& rows = task.rows;
+  run = rows.tiles[t];
+  std::size_t tiles = 1;
+  for (; tiles < most && t + tiles < end; ++tiles) {
+    const Tile& next = rows.tiles[t + tiles];
+    if (run.count != tiles * kTileRows || !(next.codes == run.codes.from(run.count, rows.dim)) || !task.any_allowed(next)) break;
+    run.count += next.count;
+    run.max_norm = std::max(run.max_norm, next.max_norm);
+  }
+  run.count = std::min<std::size_t>(run.count, rows.slots - run.first);
+  return tiles;
+}
+
+// Scans tiles from `t` on by their codes; returns how many, 0 where codes are of no use there.
+std::size_t scanned_by_codes(const Task& task, std::size_t begin, std::size_t nq, std::size_t t, std::size_t end, Scratch& scratch, Collector* best,
+                             const std::vector<ExactScore>& exact) {
+  if (!task.coded) return 0;
   if (scratch.respite != 0) {
     --scratch.respite;
-    return false;
+    return 0;
   }
-  const std::size_t found = scan_codes(task, begin, nq, tile, scratch, best, exact);
-  scratch.crowded = found * kCrowd > nq * tile.count ? scratch.crowded + 1 : 0;
-  if (scratch.crowded == kPatience) {
+  Tile run;
+  const std::size_t tiles = coded_run(task, t, end, scratch.span, run);
+  if (!CodedBound::fits(run.max_norm)) return 0;
+  const std::size_t found = scan_codes(task, begin, nq, run, scratch, best, exact);
+  if (found * kCrowd > nq * run.count) {
+    scratch.span = 1;
+    if (++scratch.crowded == kPatience) {
+      scratch.crowded = 0;
+      scratch.respite = kRespite;
+    }
+  } else {
+    scratch.span = std::min(2 * scratch.span, max_span(task.rows.dim));
     scratch.crowded = 0;
-    scratch.respite = kRespite;
   }
-  return true;
+  return tiles;
 }
 
 // The largest norm of a tile that nobody looked at, rounded up. In float32 where that is safe, while the rows are on their way through the
@@ -233,11 +264,12 @@ void scan(const Task& task, std::size_t begin, std::size_t end, std::size_t tile
   const std::size_t q_stride = nq > 1 ? static_cast<std::size_t>(task.queries[begin + 1].scan - queries) : dim;
   std::vector<ExactScore> exact;
   for (std::size_t i = 0; i < nq; ++i) exact.push_back(exact_for(task, begin + i, scratch));
-  for (std::size_t t = tile_begin; t < tile_end; ++t) {
+  for (std::size_t t = tile_begin, done = 1; t < tile_end; t += std::max<std::size_t>(done, 1)) {
     Tile tile = rows.tiles[t];
     tile.count = std::min<std::size_t>(tile.count, rows.slots - tile.first);
     if (rows.unchecked) tile.max_norm = checked_max_norm(task, tile);
-    if (!task.any_allowed(tile) || scanned_codes(task, begin, nq, tile, scratch, best, exact)) continue;
+    done = task.any_allowed(tile) ? scanned_by_codes(task, begin, nq, t, tile_end, scratch, best, exact) : 1;
+    if (done != 0) continue;
     const float* values = reinterpret_cast<const float*>(tile.rows);
     if (rows.storage != Storage::float32) {
       for (std::size_t j = 0; j < tile.count; ++j) row_of(tile, rows.storage, dim, j, scratch.decoded.data() + j * dim);
