@@ -9,6 +9,7 @@
 
 #include "base/status.h"
 #include "base/view.h"
+#include "parallel/pool.h"
 
 namespace nf::bindings {
 
@@ -42,6 +43,19 @@ inline std::vector<std::uint64_t> slot_numbers(const Array<std::int64_t>& array)
     slots.push_back(static_cast<std::uint64_t>(array.data()[i]));
   }
   return slots;
+}
+
+// What Index::score writes: float32 (nq, m) for slots (nq, m).
+template <typename Index>
+pybind11::array_t<float> score_slots(const Index& index, MatrixView<float> queries, const Array<std::int64_t>& given, int threads) {
+  const MatrixView<std::int64_t> slots = matrix(given, "slots");
+  if (slots.rows != queries.rows) throw InputError("slots: one row for each query expected");
+  const int count = parallel::resolve_threads(threads);
+  pybind11::array_t<float> out({slots.rows, slots.cols});
+  float* const place = out.mutable_data();
+  const pybind11::gil_scoped_release release;  // before the index's lock; safe: borrowed and fresh arrays held by the callers' frames
+  index.score(queries, slots, count, place);
+  return out;
 }
 
 // The three arrays of a search, made under the GIL and filled without it.

@@ -52,6 +52,10 @@ py::tuple search(const FlatStore& store, const Array<float>& queries, std::size_
   return py::make_tuple(found.slots, found.scores, found.counts, rescored);
 }
 
+py::array_t<float> score_rows(const FlatStore& store, const Array<float>& queries, const Array<std::int64_t>& slots, int threads) {
+  return score_slots(store, matrix(queries, store.dim(), "queries"), slots, threads);
+}
+
 py::array_t<float> get(const FlatStore& store, const Array<std::int64_t>& given) {
   const std::vector<std::uint64_t> slots = slot_numbers(given);
   py::array_t<float> out({slots.size(), store.dim()});
@@ -102,6 +106,8 @@ void register_flat(py::module_& m) {
       .def("search", &search, py::arg("queries").noconvert(), py::arg("k"), py::arg("limit"), py::arg("mask").noconvert() = py::none(),
            py::arg("bias").noconvert() = py::none(), py::arg("threads") = 0,
            "The exact k best live rows among slots 0..limit-1: slots (nq, k), scores (nq, k), counts (nq,), rows rescored (nq,).")
+      .def("score", &score_rows, py::arg("queries").noconvert(), py::arg("slots").noconvert(), py::arg("threads") = 0,
+           "The exact scores of chosen slots (nq, m): float32 (nq, m), NaN where the slot is -1.")
       .def("get", &get, py::arg("slots").noconvert(), "The stored rows: float32 (n, dim).")
       .def("live_slots", &live_slots, "The slots of live rows, rising.")
       .def("compacted", &FlatStore::compacted, Release(), "A new store of the live rows alone, renumbered from 0 in order.")

@@ -78,6 +78,10 @@ py::tuple search(const Hnsw& index, const Array<float>& queries, std::size_t k, 
   return found.as_tuple();
 }
 
+py::array_t<float> score_rows(const Hnsw& index, const Array<float>& queries, const Array<std::int64_t>& slots, int threads) {
+  return score_slots(index, matrix(queries, index.params().dim, "queries"), slots, threads);
+}
+
 py::array_t<float> get(const Hnsw& index, const Array<std::int64_t>& given) {
   const std::vector<std::uint64_t> slots = slot_numbers(given);
   py::array_t<float> out({slots.size(), static_cast<std::size_t>(index.params().dim)});
@@ -134,6 +138,8 @@ void register_graph(py::module_& m) {
       .def("search", &search, py::arg("queries").noconvert(), py::arg("k"), py::arg("limit"), py::arg("ef"), py::arg("mask").noconvert() = py::none(),
            py::arg("bias").noconvert() = py::none(), py::arg("threads") = 0, py::arg("mode") = "automatic",
            "The k best live rows among slots 0..limit-1: slots (nq, k), scores (nq, k), counts (nq,). mode: 'automatic', 'walk' or 'scan'.")
+      .def("score", &score_rows, py::arg("queries").noconvert(), py::arg("slots").noconvert(), py::arg("threads") = 0,
+           "The exact scores of chosen slots (nq, m): float32 (nq, m), NaN where the slot is -1.")
       .def("get", &get, py::arg("slots").noconvert(), "The stored rows: float32 (n, dim).")
       .def("live_slots", &live_slots, "The slots of live rows, rising.")
       .def("params", &params, "dim, metric, M, ef_construction, seed.")

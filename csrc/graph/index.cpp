@@ -7,6 +7,7 @@
 #include "base/status.h"
 #include "graph/build.h"
 #include "score/door.h"
+#include "score/gather.h"
 
 namespace nf::graph {
 namespace {
@@ -31,6 +32,16 @@ std::vector<float> prepare(const float* rows, std::size_t count, const Params& p
   }
   return stored;
 }
+
+class GraphRows : public score::RowSource {
+ public:
+  explicit GraphRows(const Graph& graph) : graph_(graph) {}
+  const float* row(std::uint64_t node, float*) const override { return graph_.rows[node]; }
+  void prefetch(std::uint64_t node) const override { score::prefetch_lines(graph_.rows[node], graph_.params.dim * sizeof(float)); }
+
+ private:
+  const Graph& graph_;
+};
 
 }  // namespace
 
@@ -76,6 +87,11 @@ void Hnsw::get(const std::vector<std::uint64_t>& nodes, float* out) const {
     const float* row = graph_->rows[nodes[i]];
     std::copy(row, row + graph_->params.dim, out + i * graph_->params.dim);
   }
+}
+
+void Hnsw::score(MatrixView<float> queries, MatrixView<std::int64_t> nodes, int threads, float* out) const {
+  const std::shared_lock lock(lock_);
+  score::gather(params().metric, GraphRows(*graph_), score::Chosen{queries, nodes, graph_->size(), threads}, out);
 }
 
 std::size_t Hnsw::size() const {

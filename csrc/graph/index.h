@@ -59,6 +59,8 @@ class Hnsw {
   void check(const float* rows, std::size_t count) const;
   // Copies rows as they are stored. Throws InputError when a node does not exist.
   void get(const std::vector<std::uint64_t>& nodes, float* out) const;
+  // As score::gather, over all nodes.
+  void score(MatrixView<float> queries, MatrixView<std::int64_t> nodes, int threads, float* out) const;
   // Throws InputError with the query's number as append() does.
   void search(const Request& request, const Answer& answer) const;
 

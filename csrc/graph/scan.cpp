@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "score/collector.h"
-#include "score/door.h"
+#include "score/exact.h"
 
 namespace nf::graph {
 namespace {
@@ -13,12 +13,7 @@ constexpr std::size_t kBlock = 256;  // rows per call of the kernel; their point
 }  // namespace
 
 double exact_score(const Graph& graph, const score::Query& query, std::uint32_t node) {
-  const float* row = graph.rows[node];
-  const std::size_t dim = graph.params.dim;
-  if (graph.params.metric == Metric::l2) return 0.0 - score::l2sqr64(query.raw, row, dim);
-  const double dot = score::dot64(query.raw, row, dim);
-  if (graph.params.metric == Metric::ip) return dot;
-  return query.norm > 0 ? dot / query.norm : 0.0;
+  return score::exact_score(graph.params.metric, query, graph.rows[node], graph.params.dim);
 }
 
 void scan(const Graph& graph, const Space& space, const score::Query& query, const std::vector<std::uint32_t>& nodes, const float* bias,

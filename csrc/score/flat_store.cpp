@@ -11,6 +11,7 @@
 #include "codec/rows.h"
 #include "parallel/pool.h"
 #include "score/door.h"
+#include "score/gather.h"
 
 namespace nf::score {
 namespace {
@@ -182,6 +183,15 @@ void FlatStore::extend_tiles(const Segment& segment, const float* norms, std::si
 void FlatStore::search(MatrixView<float> queries, const Options& options, std::size_t limit, const Answer& answer) const {
   const Reading reading(lock_);
   if (limit > live_.size()) throw InputError("limit beyond the last slot");
+  score::search(rows_below(limit), queries, options, answer);
+}
+
+void FlatStore::score(MatrixView<float> queries, MatrixView<std::int64_t> slots, int threads, float* out) const {
+  const Reading reading(lock_);
+  gather(rows_below(live_.size()), Chosen{queries, slots, live_.size(), threads}, out);
+}
+
+Rows FlatStore::rows_below(std::size_t limit) const {
   Rows rows;
   rows.dim = dim_;
   rows.metric = metric_;
@@ -191,7 +201,7 @@ void FlatStore::search(MatrixView<float> queries, const Options& options, std::s
       std::lower_bound(tiles_.begin(), tiles_.end(), limit, [](const Tile& tile, std::size_t end) { return tile.first < end; }) - tiles_.begin());
   rows.slots = limit;
   rows.live = dead_count_ == 0 ? nullptr : live_.data();
-  score::search(rows, queries, options, answer);
+  return rows;
 }
 
 void FlatStore::get(const std::vector<std::uint64_t>& slots, float* out) const {

@@ -42,6 +42,9 @@ class FlatStore {
   // As score::search, over slots 0..limit-1 (limit <= slots()); mask and bias have `limit` columns.
   void search(MatrixView<float> queries, const Options& options, std::size_t limit, const Answer& answer) const;
 
+  // As score::gather, over all slots.
+  void score(MatrixView<float> queries, MatrixView<std::int64_t> slots, int threads, float* out) const;
+
   // The stored rows (cosine: unit rows; decoded), dense. Throws InputError for a slot that does not exist.
   void get(const std::vector<std::uint64_t>& slots, float* out) const;
 
@@ -66,6 +69,7 @@ class FlatStore {
     codec::PackedRows codes;
   };
 
+  Rows rows_below(std::size_t limit) const;
   Encoded room_for(std::size_t count) const;
   Encoded encode(MatrixView<float> rows, int threads) const;
   void reserve_for(std::size_t more);

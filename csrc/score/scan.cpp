@@ -13,6 +13,7 @@
 #include "parallel/pool.h"
 #include "score/coded.h"
 #include "score/door.h"
+#include "score/exact.h"
 #include "score/plan.h"
 
 namespace nf::score {
@@ -117,15 +118,7 @@ const Tile& tile_of(const Rows& rows, std::uint64_t slot) {
 }
 
 double exact_score(const Task& task, std::size_t index, const float* row, std::uint64_t slot) {
-  const Query& query = task.queries[index];
-  const std::size_t dim = task.rows.dim;
-  double score = 0.0;
-  switch (task.rows.metric) {
-    case Metric::cosine: score = query.norm == 0.0 ? 0.0 : dot64(query.raw, row, dim) / query.norm; break;
-    case Metric::ip: score = dot64(query.raw, row, dim); break;
-    case Metric::l2: score = -l2sqr64(query.raw, row, dim); break;
-  }
-  score += task.bias(index, slot);
+  const double score = exact_score(task.rows.metric, task.queries[index], row, task.rows.dim) + task.bias(index, slot);
   // Only a damaged file opened without verification holds NaN; every comparison below needs an order.
   return std::isnan(score) ? -std::numeric_limits<double>::infinity() : score;
 }

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from nearfield.arrays import as_array, as_matrix, check_k, check_places, check_whole
 from nearfield.errors import FormatError, InputError
 from nearfield.index.ids import IdMap, check_ids
 from nearfield.types import BoolArray, FloatArray, Hits, IntArray
@@ -17,8 +18,13 @@ from nearfield.types import BoolArray, FloatArray, Hits, IntArray
 METRICS = ("cosine", "ip", "l2")
 STORAGES = ("float32", "bfloat16", "int8")
 MAX_DIM = 65536
-# The result arrays take 12 bytes a place; 2^32 places would be 48 GiB, surely not what was meant.
-MAX_PLACES = 2**32
+
+
+class Engine(Protocol):
+    """What this file asks of the native side of an index."""
+
+    def live_slots(self) -> IntArray:
+        """The slots of live rows, rising."""
 
 
 def check_choice(value: Any, allowed: tuple[str, ...], what: str) -> str:
@@ -32,26 +38,26 @@ def check_choice(value: Any, allowed: tuple[str, ...], what: str) -> str:
     return str(value)
 
 
-def check_whole(value: Any, what: str, low: int, high: int) -> int:
-    """Returns ``value`` as an int between ``low`` and ``high``.
-
-    >>> check_whole(384, "dim", 1, MAX_DIM)
-    384
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
-        raise InputError(f"{what}: {value!r} given, a whole number from {low} to {high} expected")
-    return int(value)
+def check_search(queries: npt.ArrayLike, k: int, dim: int) -> tuple[FloatArray, int]:
+    """Returns the queries of a search as a matrix, and ``k``; raises InputError for either."""
+    rows = as_matrix(queries, dim=dim, what="queries")
+    count = check_k(k)
+    check_places(len(rows), count)
+    return rows, count
 
 
-def check_threads(threads: int | None) -> int:
-    """Returns a number of threads for the engine; None (all cores) becomes 0."""
-    return 0 if threads is None else check_whole(threads, "threads", 1, 2**16)
+def live_below(engine: Engine, limit: int) -> IntArray:
+    """The live slots below ``limit``, rising."""
+    live = engine.live_slots()
+    return live[: np.searchsorted(live, limit)]
 
 
-def check_places(queries: int, k: int) -> None:
-    """Refuses a result too large to mean anything."""
-    if queries * k > MAX_PLACES:
-        raise InputError(f"k: {k} results for {queries} queries are more than {MAX_PLACES} places: use a smaller k or fewer queries")
+def by_slot(filter: Any, bias: Any, ids: IdMap, engine: Engine, limit: int, queries: int) -> tuple[BoolArray | None, FloatArray | None]:
+    """Turns a search's filter and bias into arrays by slot, each (1 or queries, limit), or None where absent."""
+    if filter is None and bias is None:
+        return None, None
+    live = live_below(engine, limit)
+    return slot_mask(filter, ids, live, limit, queries), slot_bias(bias, live, limit, queries)
 
 
 def slot_mask(filter: Any, ids: IdMap, live: IntArray, limit: int, queries: int) -> BoolArray | None:
@@ -69,7 +75,7 @@ def slot_mask(filter: Any, ids: IdMap, live: IntArray, limit: int, queries: int)
     if isinstance(filter, np.ndarray) and filter.dtype == np.bool_:
         given = filter
     elif isinstance(filter, list | tuple) and len(filter) and isinstance(filter[0], bool | np.bool_ | list | tuple):
-        given = np.asarray(filter)
+        given = as_array(filter, "filter")
     else:
         names = check_ids(filter, "filter")
         if len(names) and len(ids) and isinstance(names, list) != (ids.kind == "str"):
@@ -80,23 +86,28 @@ def slot_mask(filter: Any, ids: IdMap, live: IntArray, limit: int, queries: int)
         return mask
     if given.dtype != np.bool_:
         raise InputError(f"filter: dtype {given.dtype} given, ids or a boolean mask expected")
-    return _by_slot(given, np.dtype(np.bool_), "filter", live, limit, queries)
+    return _spread(given, np.dtype(np.bool_), "filter", live, limit, queries)
 
 
 def slot_bias(bias: Any, live: IntArray, limit: int, queries: int) -> FloatArray | None:
     """Turns a bias over the live rows, (n,) or (queries, n), into float32 by slot, (1 or queries, limit); NaN and infinity are refused."""
     if bias is None:
         return None
-    given = np.asarray(bias)
+    given = as_array(bias, "bias")
     if given.dtype.kind not in "fiu":
         raise InputError(f"bias: dtype {given.dtype} given, numbers expected")
-    given = given.astype(np.float32, copy=False)
-    if not np.isfinite(given).all():
-        raise InputError("bias: NaN or infinity given, finite float32 values expected: use filter to leave rows out")
-    return _by_slot(given, np.dtype(np.float32), "bias", live, limit, queries)
+    with np.errstate(over="ignore"):
+        values = np.require(given, np.float32, ["C", "A"])
+    if not np.isfinite(values).all():
+        where = tuple(np.argwhere(~np.isfinite(values))[0].tolist())
+        place = f"row {where[0]}, place {where[1]}" if len(where) == 2 else f"place {where[-1]}" if where else "its value"
+        raise InputError(
+            f"bias: NaN or infinity given ({place} is {given[where]}), finite float32 values expected: use filter to leave rows out"
+        )
+    return _spread(values, np.dtype(np.float32), "bias", live, limit, queries)
 
 
-def _by_slot(given: npt.NDArray[Any], dtype: np.dtype[Any], what: str, live: IntArray, limit: int, queries: int) -> npt.NDArray[Any]:
+def _spread(given: npt.NDArray[Any], dtype: np.dtype[Any], what: str, live: IntArray, limit: int, queries: int) -> npt.NDArray[Any]:
     rows = given.reshape(1, -1) if given.ndim == 1 else given
     if rows.ndim != 2 or rows.shape[1] != len(live) or rows.shape[0] not in (1, queries):
         expected = f"({len(live)},) or ({queries}, {len(live)})"

@@ -10,20 +10,17 @@ import numpy as np
 import numpy.typing as npt
 
 from nearfield import _core
-from nearfield.arrays import as_matrix, check_k
+from nearfield.arrays import as_matrix, check_threads, check_whole
 from nearfield.index.common import (
     MAX_DIM,
     METRICS,
     STORAGES,
     Description,
+    by_slot,
     check_choice,
-    check_places,
-    check_threads,
-    check_whole,
+    check_search,
     make_hits,
     read_description,
-    slot_bias,
-    slot_mask,
 )
 from nearfield.index.ids import IdMap, read_ids
 from nearfield.types import AnyArray, FloatArray, Hits, Ids, IntArray, Metric, Storage
@@ -74,10 +71,7 @@ class FlatIndex:
         return self._state[0].live
 
     def __contains__(self, id: int | str) -> bool:
-        if isinstance(id, bool) or not isinstance(id, (int, np.integer, str)):
-            return False
-        names = [id] if isinstance(id, str) else np.array([id]) if 0 <= id < 2**63 else []
-        return len(self._state[1].find(names)[0]) == 1
+        return id in self._state[1]
 
     def __repr__(self) -> str:
         return f"FlatIndex(dim={self.dim}, metric={self.metric!r}, storage={self.storage!r}, rows={len(self)})"
@@ -101,7 +95,7 @@ class FlatIndex:
             InputError: wrong shape, dtype or ids; a row with NaN, infinity or a norm beyond float32.
         """
         rows = as_matrix(vectors, dim=self.dim, what="vectors")
-        count = self._threads(threads)
+        count = check_threads(threads, self.threads)
         with self._writing:
             store, names = self._state
             change = names.plan(ids, len(rows))
@@ -144,18 +138,37 @@ class FlatIndex:
         Raises:
             InputError: wrong shape, dtype or k; a query with NaN, infinity or a norm beyond float32.
         """
-        rows = as_matrix(queries, dim=self.dim, what="queries")
-        check_places(len(rows), check_k(k))
+        rows, count = check_search(queries, k, self.dim)
         store, names = self._state
         limit = store.slots
-        mask = weights = None
-        if filter is not None or bias is not None:
-            live = store.live_slots()
-            live = live[live < limit]
-            mask = slot_mask(filter, names, live, limit, len(rows))
-            weights = slot_bias(bias, live, limit, len(rows))
-        slots, scores, counts, rescored = store.search(rows, int(k), limit, mask, weights, self._threads(threads))
+        mask, weights = by_slot(filter, bias, names, store, limit, len(rows))
+        slots, scores, counts, rescored = store.search(rows, count, limit, mask, weights, check_threads(threads, self.threads))
         return make_hits(names, slots, scores, counts, rescored)
+
+    def score(self, queries: npt.ArrayLike, ids: Any, *, threads: int | None = None) -> FloatArray:
+        """Scores given candidates, for reranking: the very scores that ``search`` reports for these rows.
+
+        Args:
+            queries: ``(nq, dim)`` or one row ``(dim,)``, float.
+            ids: ``(nq, m)``, the candidates of each query, in any order; for one query also ``(m,)``. -1 and None are missing places, as in
+                ``Hits.ids``.
+            threads: as for the constructor, for this call.
+
+        Returns:
+            float32 ``(nq, m)``, larger is better; NaN in missing places.
+
+        Raises:
+            InputError: wrong shape or dtype; an id that is not in the index, with its row and place; a query with NaN, infinity or a norm
+                beyond float32.
+
+        >>> index = FlatIndex(2, metric="ip")
+        >>> index.add(np.array([[1, 0], [0, 1]], np.float32), ids=["x", "y"])
+        >>> index.score(np.array([[2, 1]], np.float32), [["y", "x", None]]).tolist()
+        [[1.0, 2.0, nan]]
+        """
+        rows = as_matrix(queries, dim=self.dim, what="queries")
+        store, names = self._state
+        return store.score(rows, names.candidates(ids, len(rows)), check_threads(threads, self.threads))
 
     def delete(self, ids: Ids) -> None:
         """Removes rows by id. Raises InputError for an id that is not in the index, and then removes none."""
@@ -200,9 +213,6 @@ class FlatIndex:
         store = _core.FlatStore.from_container(file, described.dim, described.metric, described.storage, described.count)
         index._state = (store, read_ids(file, described.ids, described.count, where))
         return index
-
-    def _threads(self, threads: int | None) -> int:
-        return check_threads(self.threads if threads is None else threads)
 
     def _compact_when_due(self) -> None:
         store, names = self._state

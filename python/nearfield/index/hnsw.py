@@ -10,21 +10,19 @@ import numpy as np
 import numpy.typing as npt
 
 from nearfield import _core
-from nearfield.arrays import as_matrix, check_k
+from nearfield.arrays import as_matrix, check_threads, check_whole
 from nearfield.errors import FormatError, InputError
 from nearfield.index.common import (
     MAX_DIM,
     METRICS,
     STORAGES,
     Description,
+    by_slot,
     check_choice,
-    check_places,
-    check_threads,
-    check_whole,
+    check_search,
+    live_below,
     make_hits,
     read_description,
-    slot_bias,
-    slot_mask,
 )
 from nearfield.index.ids import Change, IdMap, read_ids
 from nearfield.types import AnyArray, FloatArray, Hits, Ids, IntArray, Metric, Storage
@@ -99,10 +97,7 @@ class HNSWIndex:
         return self._live
 
     def __contains__(self, id: int | str) -> bool:
-        if isinstance(id, bool) or not isinstance(id, (int, np.integer, str)):
-            return False
-        names = [id] if isinstance(id, str) else np.array([id]) if 0 <= id < 2**63 else []
-        return len(self._names.find(names)[0]) == 1
+        return id in self._names
 
     def __repr__(self) -> str:
         return f"HNSWIndex(dim={self.dim}, metric={self.metric!r}, M={self.M}, ef_construction={self.ef_construction}, rows={len(self)})"
@@ -110,7 +105,7 @@ class HNSWIndex:
     @property
     def ids(self) -> AnyArray:
         """The live ids in order of insertion: int64, or object (str)."""
-        return self._names.names(self._live_slots(self._slots))
+        return self._names.names(live_below(self._graph, self._slots))
 
     def add(self, vectors: npt.ArrayLike, ids: Ids | None = None, *, threads: int | None = None) -> None:
         """Adds rows; all of them or, on an error or Ctrl-C, none.
@@ -126,7 +121,7 @@ class HNSWIndex:
             InputError: wrong shape, dtype or ids; a row with NaN, infinity or a norm beyond float32.
         """
         rows = as_matrix(vectors, dim=self.dim, what="vectors")
-        count = self._threads(threads)
+        count = check_threads(threads, self.threads)
         self._graph.check(rows)
         with self._writing:
             change = self._names.plan(ids, len(rows))
@@ -172,19 +167,38 @@ class HNSWIndex:
         Raises:
             InputError: wrong shape, dtype, k or ef; a query with NaN, infinity or a norm beyond float32; a target_recall.
         """
-        rows = as_matrix(queries, dim=self.dim, what="queries")
-        check_places(len(rows), check_k(k))
+        rows, count = check_search(queries, k, self.dim)
         if target_recall is not None:
             raise InputError("target_recall: HNSWIndex cannot honour it without a calibration, which it does not make yet: give ef")
-        width = max(64, 2 * int(k)) if ef is None else check_whole(ef, "ef", 1, MAX_EF)
+        width = max(64, 2 * count) if ef is None else check_whole(ef, "ef", 1, MAX_EF)
         limit = self._slots
-        mask = weights = None
-        if filter is not None or bias is not None:
-            live = self._live_slots(limit)
-            mask = slot_mask(filter, self._names, live, limit, len(rows))
-            weights = slot_bias(bias, live, limit, len(rows))
-        slots, scores, counts = self._graph.search(rows, int(k), limit, width, mask, weights, self._threads(threads))
+        mask, weights = by_slot(filter, bias, self._names, self._graph, limit, len(rows))
+        slots, scores, counts = self._graph.search(rows, count, limit, width, mask, weights, check_threads(threads, self.threads))
         return make_hits(self._names, slots, scores, counts)
+
+    def score(self, queries: npt.ArrayLike, ids: Any, *, threads: int | None = None) -> FloatArray:
+        """Scores given candidates, for reranking: the very scores that a search without a bias reports for these rows.
+
+        Args:
+            queries: ``(nq, dim)`` or one row ``(dim,)``, float.
+            ids: ``(nq, m)``, the candidates of each query, in any order; for one query also ``(m,)``. -1 and None are missing places, as in
+                ``Hits.ids``.
+            threads: as for the constructor, for this call.
+
+        Returns:
+            float32 ``(nq, m)``, larger is better; NaN in missing places.
+
+        Raises:
+            InputError: wrong shape or dtype; an id that is not in the index, with its row and place; a query with NaN, infinity or a norm
+                beyond float32.
+
+        >>> index = HNSWIndex(2, metric="ip")
+        >>> index.add(np.array([[1, 0], [0, 1]], np.float32), ids=["x", "y"])
+        >>> index.score(np.array([[2, 1]], np.float32), [["y", "x", None]]).tolist()
+        [[1.0, 2.0, nan]]
+        """
+        rows = as_matrix(queries, dim=self.dim, what="queries")
+        return self._graph.score(rows, self._names.candidates(ids, len(rows)), check_threads(threads, self.threads))
 
     def delete(self, ids: Ids) -> None:
         """Removes rows by id; they stay in the graph as passages.
@@ -237,13 +251,6 @@ class HNSWIndex:
         index._settle_names(where)
         return index
 
-    def _threads(self, threads: int | None) -> int:
-        return check_threads(self.threads if threads is None else threads)
-
-    def _live_slots(self, limit: int) -> IntArray:
-        live = self._graph.live_slots()
-        return live[: np.searchsorted(live, limit)]
-
     def _publish(self) -> None:
         self._slots, self._live = self._graph.slots, self._graph.live
 
@@ -261,7 +268,7 @@ class HNSWIndex:
 
     def _settle_names(self, where: str) -> None:
         """After a load: names stand for live slots alone, one for each."""
-        live = self._live_slots(self._slots)
+        live = live_below(self._graph, self._slots)
         if len(live) < self._slots:
             self._names.forget(np.setdiff1d(np.arange(self._slots), live, assume_unique=True))
             self._names.restore(live)

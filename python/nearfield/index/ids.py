@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 
+from nearfield.arrays import as_array, as_candidates, as_places
 from nearfield.errors import FormatError, InputError
-from nearfield.types import AnyArray, IntArray
+from nearfield.types import AnyArray, BoolArray, IntArray
 
 # Section names in an index file.
 INT_SECTION, TEXT_SECTION, ENDS_SECTION = "ids", "id_bytes", "id_ends"
@@ -24,27 +25,64 @@ def check_ids(ids: Any, what: str = "ids") -> IntArray | list[str]:
     """
     if isinstance(ids, str | bytes):
         raise InputError(f"{what}: one {type(ids).__name__} given, a sequence of ids expected: wrap it in a list")
-    values = list(ids) if not isinstance(ids, np.ndarray) else ids
+    try:
+        values = ids if isinstance(ids, np.ndarray) and ids.ndim else list(ids)
+    except TypeError:
+        raise InputError(f"{what}: {ids!r} given, a sequence of ids expected: wrap it in a list") from None
     if len(values) == 0:
         return np.empty(0, np.int64)
-    if isinstance(values, np.ndarray) and values.dtype.kind in "UO":
-        values = values.tolist()
+    if isinstance(values, np.ndarray):
+        if values.ndim != 1:
+            raise InputError(f"{what}: shape {values.shape} given, a sequence of ids expected")
+        if values.dtype.kind not in "iuUO":
+            raise InputError(f"{what}: dtype {values.dtype} given, int64 >= 0 or str expected, one for each row")
+        if values.dtype.kind in "UO":
+            values = values.tolist()
     if isinstance(values, list) and isinstance(values[0], str):
         for row, value in enumerate(values):
             if not isinstance(value, str):
                 raise InputError(f"{what}: row {row} is {value!r}, a str expected as in row 0: one index holds one kind of ids")
         return [str(value) for value in values]
-    try:
-        array = np.asarray(values)
-        exact = array.astype(np.int64) if array.dtype.kind in "iu" and array.ndim == 1 else None
-    except (ValueError, OverflowError, TypeError):
-        array, exact = np.empty(0), None
-    if exact is None or (array.dtype.kind == "u" and (exact < 0).any()):
-        raise InputError(f"{what}: {values[0]!r} given in row 0, int64 >= 0 or str expected, one for each row")
-    negative = np.flatnonzero(exact < 0)
+    for row, value in enumerate(values if isinstance(values, list) else ()):
+        if not _is_whole(value) or not -(2**63) <= value < 2**63:
+            raise InputError(f"{what}: {value!r} given in row {row}, int64 >= 0 or str expected, one for each row")
+    exact = np.asarray(values).astype(np.int64)
+    negative = np.flatnonzero(exact < 0)  # or, of uint64, beyond int64
     if len(negative):
-        raise InputError(f"{what}: row {negative[0]} is {exact[negative[0]]}, a number >= 0 expected")
+        raise InputError(f"{what}: row {negative[0]} is {values[negative[0]]}, a number from 0 to 2^63 - 1 expected")
     return exact
+
+
+def check_candidates(ids: Any, queries: int) -> tuple[BoolArray, IntArray | list[str]]:
+    """Returns which places of ``ids``, ``(queries, m)``, hold an id (-1 and None are missing), and these ids in order of reading.
+
+    >>> check_candidates([["b", None, "a"]], 1)
+    (array([[ True, False,  True]]), ['b', 'a'])
+    """
+    # As objects, so that numpy makes no str of the number in [1, "a"] and no float of the one beside a None.
+    values = np.array(ids, dtype=object) if isinstance(ids, list | tuple) else as_array(ids, "ids")
+    given = as_candidates(values, queries, "ids")
+    if given.dtype.kind not in "UO":
+        places = as_places(given, "ids")
+        return places >= 0, places[places >= 0]
+    present = np.zeros(given.size, np.bool_)
+    kind: type | None = None
+    for at, value in enumerate(given.ravel().tolist()):
+        if value is None or (_is_whole(value) and value == -1):
+            continue
+        own = str if isinstance(value, str) else int if _is_whole(value) and 0 <= value < 2**63 else None
+        if own is None or kind not in (None, own):
+            expected = "an id (int64 >= 0 or str)" if own is None else "ids of one kind"
+            raise InputError(
+                f"ids: row {at // given.shape[1]}, place {at % given.shape[1]} is {value!r}, {expected}, or -1 or None for none, expected"
+            )
+        kind, present[at] = own, True
+    names = given.ravel()[present]
+    return present.reshape(given.shape), [str(name) for name in names] if kind is str else names.astype(np.int64)
+
+
+def _is_whole(value: object) -> TypeGuard[int]:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 @dataclass(slots=True)
@@ -77,6 +115,11 @@ class IdMap:
 
     def __len__(self) -> int:
         return self._linked
+
+    def __contains__(self, id: object) -> bool:
+        if isinstance(id, str):
+            return len(self.find([id])[0]) == 1
+        return _is_whole(id) and 0 <= id < 2**63 and len(self.find(np.array([id]))[0]) == 1
 
     def plan(self, ids: Any | None, rows: int) -> Change:
         """Checks the ids of ``rows`` new rows against each other and against those that exist.
@@ -161,7 +204,24 @@ class IdMap:
         names = check_ids(ids)
         slots, unknown = self.find(names)
         if len(unknown):
-            raise InputError(f"ids: {names[unknown[0]]!r} (row {unknown[0]}) is not in the index")
+            raise InputError(f"ids: {_shown(names, unknown[0])} (row {unknown[0]}) is not in the index")
+        return slots
+
+    def candidates(self, ids: Any, queries: int) -> IntArray:
+        """The slots of the candidates of each query, ``(queries, m)``, -1 where there is none.
+
+        Raises:
+            InputError: another shape or kind of ids, or an id that is not in the index, with its row and place.
+        """
+        present, names = check_candidates(ids, queries)
+        if len(names):
+            self._check_kind(names, "ids")
+        found, unknown = self.find(names)
+        if len(unknown):
+            row, place = np.argwhere(present)[unknown[0]].tolist()
+            raise InputError(f"ids: {_shown(names, unknown[0])} (row {row}, place {place}) is not in the index: give -1 or None for none")
+        slots = np.full(present.shape, -1, np.int64)
+        slots[present] = found
         return slots
 
     def forget(self, slots: IntArray) -> None:
@@ -217,6 +277,10 @@ class IdMap:
             if name in seen:
                 raise InputError(f"ids: {name!r} given twice, in rows {seen[name]} and {row}: one row for each id expected")
             seen[name] = row
+
+
+def _shown(names: IntArray | list[str], at: int) -> str:
+    return repr(names[at] if isinstance(names, list) else int(names[at]))
 
 
 def read_ids(container: Any, kind: str | None, count: int, path: str) -> IdMap:

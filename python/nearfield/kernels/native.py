@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nearfield import _core
-from nearfield.arrays import as_matrix, check_k
+from nearfield.arrays import as_array, as_candidates, as_matrix, as_places, check_k, check_places, check_threads
 from nearfield.errors import InputError
 from nearfield.types import FloatArray, Hits, Metric
 
@@ -17,30 +17,50 @@ def _pair(queries: npt.ArrayLike, vectors: npt.ArrayLike, metric: str) -> tuple[
     if metric not in METRICS:
         raise InputError(f"metric: {metric!r} given, one of {', '.join(METRICS)} expected")
     rows = as_matrix(vectors, dim=None, what="vectors")
+    if rows.shape == (0, 0):  # no rows, which fit any queries
+        given = as_matrix(queries, dim=None, what="queries")
+        return given, rows.reshape(0, given.shape[1])
     return as_matrix(queries, dim=rows.shape[1], what="queries"), rows
 
 
-def score(queries: npt.ArrayLike, vectors: npt.ArrayLike, *, metric: Metric = "cosine") -> FloatArray:
-    """Scores every query with every vector; larger is better.
+def score(
+    queries: npt.ArrayLike,
+    vectors: npt.ArrayLike,
+    *,
+    metric: Metric = "cosine",
+    candidates: npt.ArrayLike | None = None,
+    threads: int | None = None,
+) -> FloatArray:
+    """Scores every query with every vector, or with its own candidates among them; larger is better.
 
-    Computed in float32; the error of a score is at most ``(d + 8) * 2^-24 * |q| |x|`` (in float64 where float32 would overflow).
+    All pairs are computed in float32; the error of a score is at most ``(d + 8) * 2^-24 * |q| |x|`` (in float64 where float32 would
+    overflow). Scores of candidates are those that ``topk`` gives for these vectors: float64, rounded once.
 
     Args:
         queries: ``(nq, d)`` or one row ``(d,)``, float; C-contiguous float32 is read without a copy.
         vectors: ``(n, d)`` or one row, likewise.
         metric: ``"cosine"``, ``"ip"`` (inner product) or ``"l2"`` (``-|q - x|^2``).
+        candidates: None, or whole numbers ``(nq, m)``: for each query positions in ``vectors``, in any order, -1 where one is missing; for
+            one query also ``(m,)``. No other vector is then read.
+        threads: of this call; None means all cores (``NEARFIELD_THREADS`` caps both).
 
     Returns:
-        float32 ``(nq, n)``. A zero vector scores 0 under cosine.
+        float32 ``(nq, n)``, or ``(nq, m)`` with NaN in missing places. A zero vector scores 0 under cosine.
 
     Raises:
-        InputError: wrong shape, dtype or metric; a row with NaN, infinity or a norm beyond float32.
+        InputError: wrong shape, dtype or metric; a row that is read with NaN, infinity or a norm beyond float32; a candidate out of range.
 
     >>> score(np.array([[3.0, 4.0]]), np.array([[3.0, 4.0], [0.0, 0.0]]), metric="ip").tolist()
     [[25.0, 0.0]]
+    >>> score(np.array([[3.0, 4.0]]), np.eye(2), metric="ip", candidates=[[1, -1, 0]]).tolist()
+    [[4.0, nan, 3.0]]
     """
     given, rows = _pair(queries, vectors, metric)
-    return _core.score_matrix(given, rows, metric, 0)
+    count = check_threads(threads)
+    if candidates is None:
+        return _core.score_matrix(given, rows, metric, count)
+    positions = as_candidates(as_array(candidates, "candidates"), len(given), "candidates")
+    return _core.score_candidates(given, rows, as_places(positions, "candidates"), metric, count)
 
 
 def topk(queries: npt.ArrayLike, vectors: npt.ArrayLike, k: int, *, metric: Metric = "cosine", device: str = "cpu") -> Hits:
@@ -66,5 +86,6 @@ def topk(queries: npt.ArrayLike, vectors: npt.ArrayLike, k: int, *, metric: Metr
         raise InputError(f"device: {device!r} given, this version computes on 'cpu' only")
     given, rows = _pair(queries, vectors, metric)
     count = check_k(k)
+    check_places(len(given), count)
     slots, scores, counts = _core.topk(given, rows, count, metric, 0)
     return Hits(np.asarray(slots), scores, counts)
