@@ -99,8 +99,13 @@ void PackedRows::copy(std::size_t place, const PackedView& from, std::size_t ind
 }
 
 void unpack_row(const PackedView& rows, std::size_t index, std::size_t dim, float* out) {
-  const std::int8_t* const codes = rows.codes + offset_of(index, dim);
-  for (std::size_t i = 0; i < dim; ++i) out[i] = rows.scale[index] * static_cast<float>(codes[i / kPackDims * kPackRows * kPackDims + i % kPackDims]);
+  const std::int8_t* codes = rows.codes + offset_of(index, dim);
+  const float scale = rows.scale[index];
+  std::size_t i = 0;
+  for (; i + kPackDims <= dim; i += kPackDims, codes += kPackRows * kPackDims) {
+    for (std::size_t j = 0; j < kPackDims; ++j) out[i + j] = scale * static_cast<float>(codes[j]);
+  }
+  for (std::size_t j = 0; i + j < dim; ++j) out[i + j] = scale * static_cast<float>(codes[j]);
 }
 
 }  // namespace nf::codec

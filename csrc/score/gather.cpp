@@ -18,11 +18,11 @@ namespace {
 
 // Float64 products below which a further thread costs more to wake (some 10 us) than it saves at 3 * 10^9 a second.
 constexpr std::size_t kProductsPerThread = 1 << 16;
-// Rows asked for ahead of the one at work: a row of 384 values takes about as long to score as to fetch.
+// Rows asked for ahead of the one at work, and lines of each: of 100,000 random rows of 384 float32 values (24 lines) a pair took 1.5 us
+// without asking, 1.2 us asking for 16 lines, 0.6 us for all of them; a row of int8 codes has its bytes in 96 lines.
 constexpr std::size_t kAhead = 2;
+constexpr std::size_t kPrefetchLines = 96;
 constexpr std::size_t kLine = 64;
-// The processor follows a stream by itself after some lines, and has room for about twenty requests.
-constexpr std::size_t kPrefetchLines = 16;
 
 void check_slots(const MatrixView<std::int64_t>& slots, std::uint64_t count) {
   for (std::size_t i = 0; i < slots.rows; ++i) {

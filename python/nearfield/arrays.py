@@ -90,8 +90,8 @@ def as_places(array: AnyArray, what: str) -> IntArray:
     return places
 
 
-def as_array(values: Any, what: str) -> AnyArray:
-    """Returns ``values`` as an array; what numpy makes none of, and masked values, are refused.
+def as_array(values: Any, what: str, dtype: type | None = None) -> AnyArray:
+    """Returns ``values`` as an array, of ``dtype`` where one is named; what numpy makes none of, and masked values, are refused.
 
     >>> as_array([[1.0], [2.0]], "queries").shape
     (2, 1)
@@ -99,7 +99,7 @@ def as_array(values: Any, what: str) -> AnyArray:
     if np.ma.is_masked(values):
         raise InputError(f"{what}: masked values given, which stand for no numbers: fill them or leave their rows out")
     try:
-        return np.asarray(values)
+        return np.asarray(values, dtype)
     except (ValueError, TypeError, RuntimeError) as problem:
         raise InputError(
             f"{what}: {type(values).__name__} given of which numpy makes no array ({problem}): rows of one length expected"

@@ -60,8 +60,7 @@ def check_candidates(ids: Any, queries: int) -> tuple[BoolArray, IntArray | list
     (array([[ True, False,  True]]), ['b', 'a'])
     """
     # As objects, so that numpy makes no str of the number in [1, "a"] and no float of the one beside a None.
-    values = np.array(ids, dtype=object) if isinstance(ids, list | tuple) else as_array(ids, "ids")
-    given = as_candidates(values, queries, "ids")
+    given = as_candidates(as_array(ids, "ids", object if isinstance(ids, list | tuple) else None), queries, "ids")
     if given.dtype.kind not in "UO":
         places = as_places(given, "ids")
         return places >= 0, places[places >= 0]
