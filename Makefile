@@ -10,7 +10,7 @@ ARGS   ?=
 SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-quick test test-all lint format bench wheel wheel-check sanitize clean
+.PHONY: help demo demo-quick test test-all test-cuda lint format bench wheel wheel-check sanitize clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ test: $(VENV)/.dev lint ## lint and every fast test (at most 15 minutes on 2 cor
 
 test-all: $(VENV)/.dev lint ## the same with the slow tests
 	$(BIN)/python -m pytest -m 'not cuda' $(ARGS)
+
+test-cuda: $(VENV)/.dev ## the tests that need a GPU (torch built for CUDA); they are skipped where there is none
+	$(BIN)/python -m pytest -m cuda $(ARGS)
 
 lint: $(VENV)/.dev ## ruff, strict mypy, and the native module's stubs against the module itself
 	$(BIN)/ruff check .

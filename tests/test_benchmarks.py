@@ -25,7 +25,7 @@ from benchmarks.core import ceilings, data, machine, peers, quality, results, ta
 from benchmarks.core.ceilings import Ceilings  # noqa: E402
 from benchmarks.core.plan import Plan, usable_cores  # noqa: E402
 from benchmarks.core.results import Row  # noqa: E402
-from benchmarks.suites import encode, score, search  # noqa: E402
+from benchmarks.suites import cuda, encode, score, search  # noqa: E402
 
 HAVE_CORE = importlib.util.find_spec("nearfield._core") is not None
 needs_core = pytest.mark.skipif(not HAVE_CORE, reason="the native engine is not built")
@@ -427,9 +427,42 @@ def test_a_tiny_search_suite_reaches_its_recall(tiny_plan: Plan) -> None:
     results.validate(sample_document(*rows))
 
 
+@needs_core
+def test_a_tiny_cuda_suite_on_torchs_cpu_device(tiny_plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    from nearfield.kernels import cuda as kernel
+
+    here = torch.device("cpu")
+    monkeypatch.setattr(kernel, "find_device", lambda number: here)
+    for name, value in {"BATCHES": (1, 24), "CALLS": {1: 3}, "CHECKED": 8, "KS": (5,), "MATRIX_VALUES": 20_000, "PROBE_ROUNDS": 1}.items():
+        monkeypatch.setattr(cuda, name, value)
+    bf16, bandwidth = cuda.measure(here, side=32, size=2**16)
+    assert bf16 > 1e5
+    assert bandwidth > 1e5
+    rows = cuda.run(tiny_plan, device=cuda.Device("cuda", here, "no GPU at all", 2.0 * 384 * 24 * 1e9, 2.0 * 384 * 1e9), rows=1_000)
+    assert [(row.params["nq"], row.ours) for row in rows] == [(1, True), (1, False), (1, False), (24, True), (24, False), (24, False)]
+    for row in rows:
+        seconds = row.value / 1000 if row.params["nq"] == 1 else row.params["nq"] / row.value
+        assert row.quality == 1.0 or not row.ours
+        # With these ceilings 1,000 rows of two-byte values take 1 us to read, and their products with 24 queries 1 us to compute.
+        slowest = 2e-6 if "float32" in row.engine else 1e-6
+        assert row.share == pytest.approx(slowest / seconds, rel=0.01)
+        assert row.params["bf16_share"] == pytest.approx(1e-6 * row.params["nq"] / 24 / seconds, rel=0.01)
+    results.validate(sample_document(*rows))
+
+
+def test_the_cuda_suite_says_that_there_is_no_device(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    plan = Plan(quick=True)
+    assert cuda.run(plan) == []
+    assert plan.skipped == [f"skipped: cuda (no CUDA device: torch {torch.__version__} finds none)"]
+    assert "no CUDA device" in capsys.readouterr().err
+
+
 def test_the_command_refuses_an_unknown_suite_and_too_many_threads(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["nothing"]) == 2
-    assert "unknown suite 'nothing', one of score, search, encode" in capsys.readouterr().err
+    assert "unknown suite 'nothing', one of score, search, encode, cuda" in capsys.readouterr().err
     with pytest.raises(SystemExit) as stopped:
         command.main(["--threads", "99999"])
     assert stopped.value.code == 2

@@ -119,11 +119,9 @@ def test_scan_i8_lets_through_what_reaches_the_cut(target: str, dim: int) -> Non
         factor, slack = np.float32(1e-3 / code_max), np.float32(0.25)
         exact, exact_low = int_dot_matrix(q, r), int_dot_matrix(low, r) * narrow
 
-        def reach(products: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            term = factor * (scale.astype(float) * products)
-            return term + slack * error.astype(float) + add, 2.0**-20 * (np.abs(term) + slack * error + np.abs(add))
-
-        (first, doubt), (fine, fine_doubt) = reach(exact), reach(exact + exact_low / 254)
+        beside = slack * error.astype(float) + add
+        first, fine = (factor * (scale.astype(float) * products) + beside for products in (exact, exact + exact_low / 254))
+        doubt, fine_doubt = (2.0**-20 * (np.abs(reach - beside) + slack * error + np.abs(add)) for reach in (first, fine))
         cut = np.float32(np.median(first))
         fine_cut = np.float32(cut + 1e-4)
         sure, possible = first >= cut + doubt, first >= cut - doubt

@@ -28,7 +28,8 @@ TOP = {"workflow", "info", "demo", "cli", "__main__"}  # may import every room
 
 # Library -> where it may be imported at all. A name that ends in / is a room.
 HOMES = {
-    "torch": {"tune/", "export/", "encode/dtype.py", "encode/tower.py", "encode/torch_backend.py", "kernels/cuda.py"},
+    "torch": {"tune/", "export/", "encode/dtype.py", "encode/tower.py", "encode/torch_backend.py"}
+    | {"kernels/cuda.py", "kernels/cuda_codes.py", "kernels/cuda_pool.py"},
     "transformers": {"tune/", "export/", "encode/tower.py", "encode/torch_backend.py"},
     "onnxruntime": {"export/", "encode/onnx_backend.py"},
     "onnx": {"export/"},

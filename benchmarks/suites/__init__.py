@@ -9,7 +9,7 @@ from benchmarks.core.plan import Plan
 from benchmarks.core.results import Row
 
 # Order of running: cheapest caches first, so that a mistake in the set-up shows within a minute.
-NAMES = ("score", "search", "encode")
+NAMES = ("score", "search", "encode", "cuda")
 
 
 def load(name: str) -> Callable[[Plan], list[Row]]:

@@ -31,7 +31,7 @@ class Hits:
         scores: ``(nq, k)`` float32, larger is better, descending in each row; missing places hold NaN.
         counts: ``(nq,)`` int64, how many places of each row are filled: ``min(k, rows that may match)``.
         rescored: ``(nq,)`` int64, the rows that the scan's error bound could not exclude and whose exact score was computed, from an exact
-            index; None otherwise.
+            index or a GPU; None otherwise.
     """
 
     ids: AnyArray

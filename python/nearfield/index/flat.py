@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from nearfield import _core
 from nearfield.arrays import as_matrix, check_threads, check_whole
+from nearfield.errors import InputError
 from nearfield.index.common import (
     MAX_DIM,
     METRICS,
@@ -23,6 +24,8 @@ from nearfield.index.common import (
     read_description,
 )
 from nearfield.index.ids import IdMap, read_ids
+from nearfield.index.resident import Resident
+from nearfield.kernels.devices import cuda_number
 from nearfield.types import AnyArray, FloatArray, Hits, Ids, IntArray, Metric, Storage
 
 # Rows that were deleted or replaced keep their memory until there are this many, and as many as live ones.
@@ -64,6 +67,7 @@ class FlatIndex:
         self.threads = threads
         self.fingerprint = fingerprint
         self._writing = threading.Lock()
+        self._resident = Resident()
         # Replaced as one when rows are renumbered, so that a search never mixes old slots with new names.
         self._state = (_core.FlatStore(self.dim, self.metric, self.storage), IdMap())
 
@@ -119,6 +123,7 @@ class FlatIndex:
         filter: Any = None,
         bias: npt.ArrayLike | None = None,
         threads: int | None = None,
+        device: str = "cpu",
     ) -> Hits:
         """Finds the ``k`` best rows of each query.
 
@@ -131,19 +136,46 @@ class FlatIndex:
                 ``(n,)`` or ``(nq, n)``.
             bias: float32 added to the scores, aligned with ``index.ids``, ``(n,)`` or ``(nq, n)``; finite.
             threads: as for the constructor, for this call.
+            device: ``"cpu"`` (the native engine), ``"cuda"`` or ``"cuda:N"`` (needs ``nearfield[cuda]``): the same answer from a GPU, where
+                filter and bias are refused. The first such search sends the live rows there; they stay until a search finds the index
+                changed or asks for another device. Rows that do not fit into its memory are sent anew, in chunks, for every search.
 
         Returns:
             Hits: ids, scores, counts and rescored.
 
         Raises:
-            InputError: wrong shape, dtype or k; a query with NaN, infinity or a norm beyond float32.
+            InputError: wrong shape, dtype or k; a query with NaN, infinity or a norm beyond float32; no such device.
+            MissingExtraError: a CUDA device is asked for and torch is not installed.
         """
         rows, count = check_search(queries, k, self.dim)
         store, names = self._state
         limit = store.slots
+        threads_used = check_threads(threads, self.threads)
+        if device != "cpu":
+            if filter is not None or bias is not None:
+                raise InputError(f"filter, bias: given with device={device!r}, which searches all rows without them: use device='cpu'")
+            return make_hits(names, *self._search_on(device, store, rows, count, threads_used))
         mask, weights = by_slot(filter, bias, names, store, limit, len(rows))
-        slots, scores, counts, rescored = store.search(rows, count, limit, mask, weights, check_threads(threads, self.threads))
+        slots, scores, counts, rescored = store.search(rows, count, limit, mask, weights, threads_used)
         return make_hits(names, slots, scores, counts, rescored)
+
+    def _search_on(
+        self, device: str, store: _core.FlatStore, queries: FloatArray, k: int, threads: int
+    ) -> tuple[IntArray, FloatArray, IntArray, IntArray]:
+        """Slots, scores, counts and rescored as from ``store.search``, which answers what the device cannot prove."""
+        cuda_number(device)
+        limit = store.slots
+        if not (len(queries) and store.live):
+            return store.search(queries, k, limit, None, None, threads)
+        live, resident = self._resident.rows(store, self.metric, device)
+        found = resident.search(queries, k)
+        slots = np.where(found.positions < 0, -1, live[found.positions])
+        scores, counts, rescored = found.scores, found.counts, found.rescored
+        left = np.flatnonzero(found.open)
+        if len(left):
+            slots[left], scores[left], counts[left], more = store.search(queries[left], k, limit, None, None, threads)
+            rescored[left] += more
+        return slots, scores, counts, rescored
 
     def score(self, queries: npt.ArrayLike, ids: Any, *, threads: int | None = None) -> FloatArray:
         """Scores given candidates, for reranking: the very scores that ``search`` reports for these rows.

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from nearfield import _core
 from nearfield.arrays import as_array, as_candidates, as_matrix, as_places, check_k, check_places, check_threads
 from nearfield.errors import InputError
+from nearfield.kernels.devices import cuda_number, rows_on
 from nearfield.types import FloatArray, Hits, Metric
 
 METRICS = ("cosine", "ip", "l2")
@@ -71,21 +72,36 @@ def topk(queries: npt.ArrayLike, vectors: npt.ArrayLike, k: int, *, metric: Metr
         vectors: ``(n, d)`` or one row, likewise (cosine makes one normalized copy).
         k: how many, >= 1.
         metric: ``"cosine"``, ``"ip"`` or ``"l2"``.
-        device: ``"cpu"``.
+        device: ``"cpu"`` (the native engine), ``"cuda"`` or ``"cuda:N"`` (needs ``nearfield[cuda]``): the same ids from a GPU. The vectors
+            are sent there for this call, in chunks where they do not fit into its memory; ``FlatIndex`` keeps them there.
 
     Returns:
-        Hits whose ids are positions in ``vectors``; equal scores rank by position.
+        Hits whose ids are positions in ``vectors``; equal scores rank by position. ``rescored`` is None on the CPU.
 
     Raises:
         InputError: wrong shape, dtype, k, metric or device; a row with NaN, infinity or a norm beyond float32.
+        MissingExtraError: a CUDA device is asked for and torch is not installed.
 
     >>> topk(np.array([1.0, 0.0]), np.eye(2), 1).ids.tolist()
     [[0]]
     """
-    if device != "cpu":
-        raise InputError(f"device: {device!r} given, this version computes on 'cpu' only")
     given, rows = _pair(queries, vectors, metric)
     count = check_k(k)
     check_places(len(given), count)
+    if device != "cpu":
+        return device_topk(given, rows, count, metric, device)
     slots, scores, counts = _core.topk(given, rows, count, metric, 0)
     return Hits(np.asarray(slots), scores, counts)
+
+
+def device_topk(queries: FloatArray, rows: FloatArray, k: int, metric: Metric, device: str) -> Hits:
+    """``topk`` of checked arrays on a GPU; what the GPU cannot prove the native engine answers."""
+    cuda_number(device)
+    if not (len(queries) and rows.size):
+        slots, scores, counts = _core.topk(queries, rows, k, metric, 0)
+        return Hits(np.asarray(slots), scores, counts, np.zeros(len(queries), np.int64))
+    found = rows_on(device, rows, metric).search(queries, k)
+    left = np.flatnonzero(found.open)
+    if len(left):
+        found.positions[left], found.scores[left], found.counts[left] = _core.topk(queries[left], rows, k, metric, 0)
+    return Hits(found.positions, found.scores, found.counts, found.rescored)
