@@ -67,6 +67,7 @@ void check_search(const score::FlatStore& store, const std::vector<bool>& live, 
       expected.allowed.push_back(live[j] && (given.mask_rows == 0 || mask[(given.mask_rows == 1 ? 0 : i) * n + j] != 0));
     }
     check_answer(expected, given.k, found.slots.data() + i * given.k, found.scores.data() + i * given.k, found.counts[i]);
+    CHECK(found.rescored[i] >= found.counts[i] && found.rescored[i] <= static_cast<std::int64_t>(n));
   }
 }
 
