@@ -162,6 +162,26 @@ TEST(flat_search_where_bounds_are_useless) {
   }
 }
 
+// Among 300 rows stand ten good ones, which set the threshold; later ones are better by a fraction of what codes leave open.
+TEST(flat_search_keeps_a_row_just_above_the_threshold) {
+  Random random(13);
+  const std::size_t dim = 24, n = 900;
+  for (const Storage storage : kStorages) {
+    for (int round = 0; round < 10; ++round) {
+      const std::vector<float> query = draw(Kind::normal, 1, dim, random);
+      std::vector<float> rows = draw(Kind::normal, n, dim, random);
+      const auto set = [&](std::size_t row, float factor) {
+        for (std::size_t i = 0; i < dim; ++i) rows[row * dim + i] = query[i] * factor;
+      };
+      for (std::size_t i = 0; i < 10; ++i) set(i * 7, 1.5f + 1e-3f * static_cast<float>(i));
+      for (const std::size_t late : {500, 640, 899}) set(late, 1.502f + 1e-5f * static_cast<float>(late - 500));
+      score::FlatStore store(dim, Metric::ip, storage);
+      store.append(MatrixView<float>(rows.data(), n, dim), {}, 1);
+      check_search(store, std::vector<bool>(n, true), query, Case{10, 1}, false, random);
+    }
+  }
+}
+
 TEST(flat_store_of_many_rows_in_one_segment) {
   Random random(11);
   const std::size_t dim = 6, n = 5000;

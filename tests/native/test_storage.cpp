@@ -202,7 +202,7 @@ TEST(hostile_files_with_good_checksums_are_safe) {
           storage::put32(bent.data() + at, static_cast<std::uint32_t>(lure));
         }
         mend_checksums(bent);
-        use(file, bent, sample.kind, random() % 2 == 0, false, sample.use);
+        for (const bool verify : {true, false}) use(file, bent, sample.kind, random() % 2 == 0, verify, sample.use);
       }
     }
     for (int round = 0; round < (kSanitized ? 1000 : 5000); ++round) {  // several places at once, in the sections alone
