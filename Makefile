@@ -71,6 +71,10 @@ wheel: $(VENV)/.dev ## build the wheel into dist/
 wheel-check: wheel ## install the wheel alone, without extras, into an empty environment; encode and search there
 	$(BIN)/python tests/wheel_check.py dist/nearfield-*.whl
 
+sanitize: $(VENV)/.build-tools ## the native tests with AddressSanitizer and UndefinedBehaviorSanitizer, then with ThreadSanitizer
+	$(BIN)/python tests/native/build.py --sanitize address,undefined $(ARGS)
+	$(BIN)/python tests/native/build.py --sanitize thread $(ARGS)
+
 clean: ## remove what was built (not .venv)
 	rm -rf build dist wheelhouse python/*.egg-info
 	find python -name '_core*.so' -delete

@@ -3,6 +3,7 @@
 setuptools knows no per-file flags, and giving the whole library ``-mavx2`` would let inline functions of the standard library
 become AVX code that an older CPU runs too. So objects are compiled here one by one: only ``csrc/kernels/<kernel>/<target>.cpp``
 gets instruction-set flags. An object is rebuilt when its source, a header it includes or its command line changed.
+``tests/native/build.py`` takes sources, flags and compiled objects from here, so that what it checks is what is shipped.
 
 Environment: ``NF_SANITIZE=address,undefined`` or ``thread`` builds with that sanitizer; ``NF_BUILD_JOBS`` sets the number of
 compilers at a time (default 2).
@@ -11,6 +12,7 @@ compilers at a time (default 2).
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import platform
 import runpy
@@ -18,6 +20,7 @@ import shlex
 import subprocess
 import sysconfig
 import time
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,6 +28,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
+CSRC = ROOT / "csrc"
 VERSION: str = runpy.run_path(str(ROOT / "python/nearfield/_version.py"))["__version__"]
 
 # No -ffast-math (NaN and rounding stay meaningful), no contraction (a * b + c means two roundings unless a kernel says fma).
@@ -50,19 +54,22 @@ ON_X86 = MACHINE in {"x86_64", "amd64"}
 TARGET_FLAGS = X86_TARGETS if ON_X86 else ARM_TARGETS if MACHINE in {"aarch64", "arm64"} else {}
 
 
+def compiler() -> list[str]:
+    return shlex.split(os.environ.get("CXX", "g++"))
+
+
 def flags_of(source: Path) -> list[str]:
-    """The compiler flags of one source file, without include paths."""
-    flags = list(COMMON)
+    """The compiler flags of one source file, without the include paths of Python."""
+    flags = [*COMMON, f"-I{CSRC}"]
     if ON_X86:
         flags += X86_BASELINE
-    parts = source.relative_to(ROOT / "csrc").parts
-    if len(parts) == 3 and parts[0] == "kernels":
+    if source.parent.parent == CSRC / "kernels":
         flags += TARGET_FLAGS.get(source.stem, [])
     if source.match("csrc/bindings/module.cpp"):
         flags.append(f'-DNEARFIELD_VERSION="{VERSION}"')
     sanitize = os.environ.get("NF_SANITIZE")
     if sanitize:
-        flags += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all", "-g", "-O1"]
+        flags += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all", "-g", "-O1", "-D_GLIBCXX_ASSERTIONS"]
     return flags
 
 
@@ -75,56 +82,76 @@ def is_fresh(target: Path, depfile: Path, cmdfile: Path, command: str) -> bool:
     return all(os.path.exists(name) and os.stat(name).st_mtime_ns <= made for name in listed)
 
 
+def object_folder() -> Path:
+    """Where objects made with these settings lie."""
+    # Not setuptools' build_temp: pip makes a new one each time, and every install would compile everything again.
+    sanitize = os.environ.get("NF_SANITIZE", "").replace(",", "-")
+    folder = ROOT / "build" / "-".join(filter(None, ("native", sysconfig.get_config_var("SOABI"), sanitize)))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def compile_one(source: Path, target: Path, includes: list[str]) -> Path:
+    """Compiles one file unless its object is fresh; returns the object's path."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    depfile, cmdfile = target.with_suffix(".d"), target.with_suffix(".cmd")
+    parts = [*compiler(), *flags_of(source), *includes, "-MMD", "-MF", str(depfile), "-c", str(source), "-o", str(target)]
+    command = shlex.join(parts)
+    if not is_fresh(target, depfile, cmdfile, command):
+        cmdfile.unlink(missing_ok=True)
+        logging.info("compiling %s", source.relative_to(ROOT))
+        started = time.time_ns()
+        subprocess.run(parts, check=True)
+        # Dated by its beginning: a source that is saved while it compiles makes the object stale.
+        os.utime(target, ns=(started, started))
+        cmdfile.write_text(command)
+    return target
+
+
+def compile_all(sources: list[Path], includes: list[str], link: Callable[[list[Path]], None]) -> None:
+    """Compiles the sources (those outside bindings/ without ``includes``, which they do not need), then calls ``link`` with the objects."""
+    folder = object_folder()
+
+    def compile_in(source: Path) -> Path:
+        target = folder / source.relative_to(CSRC if source.is_relative_to(CSRC) else ROOT).with_suffix(".o")
+        return compile_one(source, target, includes if source.is_relative_to(CSRC / "bindings") else [])
+
+    # Two builds in one tree take turns, or they would link each other's half-written objects.
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with ThreadPoolExecutor(int(os.environ.get("NF_BUILD_JOBS", "2"))) as pool:
+            link(list(pool.map(compile_in, sources)))
+
+
 class BuildNative(build_ext):
     """Compiles object by object (see the module docstring), then links once."""
 
     def build_extension(self, ext: Extension) -> None:
         import pybind11
 
-        sanitize = os.environ.get("NF_SANITIZE", "").replace(",", "-")
-        # Not setuptools' build_temp: pip makes a new one each time, and every install would compile everything again.
-        temp = ROOT / "build" / "-".join(filter(None, ("native", sysconfig.get_config_var("SOABI"), sanitize)))
-        temp.mkdir(parents=True, exist_ok=True)
-        compiler = os.environ.get("CXX", "g++")
-        includes = [f"-I{ROOT / 'csrc'}", f"-I{pybind11.get_include()}", *(f"-I{path}" for path in self.compiler.include_dirs)]
-        # Two builds in one tree take turns, or they would link each other's half-written objects.
-        with open(temp / "lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            jobs = int(os.environ.get("NF_BUILD_JOBS", "2"))
-            with ThreadPoolExecutor(jobs) as pool:
-                objects = list(pool.map(lambda name: self.compile(compiler, ROOT / name, temp, includes), ext.sources))
-            self.link(compiler, ext, objects)
+        includes = [f"-I{pybind11.get_include()}", *(f"-I{path}" for path in self.compiler.include_dirs)]
+        compile_all([ROOT / name for name in ext.sources], includes, lambda objects: self.link(ext, objects))
 
-    def compile(self, compiler: str, source: Path, temp: Path, includes: list[str]) -> Path:
-        target = temp / source.relative_to(ROOT / "csrc").with_suffix(".o")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        depfile, cmdfile = target.with_suffix(".d"), target.with_suffix(".cmd")
-        parts = [*shlex.split(compiler), *flags_of(source), *includes, "-MMD", "-MF", str(depfile), "-c", str(source), "-o", str(target)]
-        command = shlex.join(parts)
-        if not is_fresh(target, depfile, cmdfile, command):
-            cmdfile.unlink(missing_ok=True)
-            self.announce(f"compiling {source.relative_to(ROOT)}", level=2)
-            started = time.time_ns()
-            subprocess.run(parts, check=True)
-            # Dated by its beginning: a source that is saved while it compiles makes the object stale.
-            os.utime(target, ns=(started, started))
-            cmdfile.write_text(command)
-        return target
-
-    def link(self, compiler: str, ext: Extension, objects: list[Path]) -> None:
+    def link(self, ext: Extension, objects: list[Path]) -> None:
         path = Path(self.get_ext_fullpath(ext.name)).resolve()
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(path.name + ".tmp")
         sanitize = os.environ.get("NF_SANITIZE")
         extra = [f"-fsanitize={sanitize}"] if sanitize else ["-Wl,--strip-debug"]
-        subprocess.run([*shlex.split(compiler), "-shared", "-pthread", *extra, *map(str, objects), "-o", str(unfinished)], check=True)
+        subprocess.run([*compiler(), "-shared", "-pthread", *extra, *map(str, objects), "-o", str(unfinished)], check=True)
         # A process that has the old library mapped keeps it; the next import sees the new one.
         unfinished.replace(path)
 
 
-SOURCES = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("csrc/**/*.cpp"))
+SOURCES = sorted(CSRC.glob("**/*.cpp"))
 
-setup(
-    ext_modules=[Extension("nearfield._core", SOURCES, depends=sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("csrc/**/*.h")))],
-    cmdclass={"build_ext": BuildNative},
-)
+
+def names(paths: Iterable[Path]) -> list[str]:
+    return sorted(str(path.relative_to(ROOT)) for path in paths)
+
+
+if __name__ == "__main__":
+    setup(
+        ext_modules=[Extension("nearfield._core", names(SOURCES), depends=names(CSRC.glob("**/*.h")))],
+        cmdclass={"build_ext": BuildNative},
+    )

@@ -34,6 +34,13 @@ class Collector {
     if (kept_.size() >= capacity_) shrink(exact);
   }
 
+  // Offers a slot whose exact score is computed at once, because nothing bounds it.
+  void offer_exactly(std::uint64_t slot, const ExactScore& exact) {
+    const double score = exact(slot);
+    ++rescored_;
+    offer(Candidate{score, score, slot}, exact);
+  }
+
   // Takes over what another part of the rows collected.
   void absorb(const Collector& other, const ExactScore& exact) {
     rescored_ += other.rescored_;

@@ -135,9 +135,7 @@ ExactScore exact_for(const Task& task, std::size_t index, Scratch& scratch) {
 void offer_exactly(const Task& task, std::size_t index, const Tile& tile, Collector& best, const ExactScore& exact) {
   for (std::size_t j = 0; j < tile.count; ++j) {
     const std::uint64_t slot = tile.first + j;
-    if (!task.allowed(index, slot)) continue;
-    const double score = exact(slot);
-    best.offer(Candidate{score, score, slot}, exact);
+    if (task.allowed(index, slot)) best.offer_exactly(slot, exact);
   }
 }
 

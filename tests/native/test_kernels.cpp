@@ -1,0 +1,175 @@
+// Every kernel on every target that runs here: odd lengths, rows whose memory ends with their last value, three forms against loops.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "harness.h"
+#include "kernels/dispatch.h"
+#include "oracle.h"
+
+namespace nf::test {
+namespace {
+
+constexpr std::size_t kDims[] = {0, 1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100, 127, 128, 129, 384, 385};
+
+template <typename T>
+std::vector<Tight<T>> rows_of(std::size_t count, std::size_t dim, Random& random) {
+  std::vector<Tight<T>> rows;
+  std::uniform_int_distribution<int> bytes(-128, 127);
+  std::normal_distribution<double> normal;
+  for (std::size_t i = 0; i < count; ++i) {
+    rows.emplace_back(dim, i % 3);
+    for (std::size_t j = 0; j < dim; ++j) rows.back()[j] = sizeof(T) == 1 ? static_cast<T>(bytes(random)) : static_cast<T>(normal(random));
+  }
+  return rows;
+}
+
+// Rows one after the other, `stride` apart, the last ending with the memory.
+template <typename T>
+Tight<T> matrix_of(const std::vector<Tight<T>>& rows, std::size_t dim, std::size_t stride) {
+  Tight<T> matrix(rows.empty() ? 0 : (rows.size() - 1) * stride + dim, 1);
+  for (std::size_t i = 0; i < rows.size(); ++i) std::copy_n(rows[i].data(), dim, matrix.data() + i * stride);
+  return matrix;
+}
+
+struct Near {
+  double exact;
+  double slack;
+  template <typename T>
+  bool holds(T value) const {
+    return std::fabs(static_cast<double>(value) - exact) <= slack;
+  }
+};
+
+// pair, gather and block of one kernel; near(q, r) is the exact value and the error that the contract allows.
+template <typename Kernel, typename In, typename Out, typename Exact>
+void check_forms(const Kernel& kernel, std::size_t dim, std::size_t nq, std::size_t nr, Random& random, Out, In, const Exact& near) {
+  const Note note("dim", dim, "nq", nq, "nr", nr);
+  const auto q = rows_of<In>(nq, dim, random), r = rows_of<In>(nr, dim, random);
+  const std::size_t stride = dim + 3;
+  const Tight<In> queries = matrix_of(q, dim, stride), rows = matrix_of(r, dim, stride);
+  const std::size_t out_stride = nr + 2;
+  Tight<Out> block(nq == 0 ? 0 : (nq - 1) * out_stride + nr, 1);
+  kernel.block(queries.data(), stride, nq, rows.data(), stride, nr, dim, block.data(), out_stride);
+  Tight<const In*> pointers(nr);
+  for (std::size_t j = 0; j < nr; ++j) pointers[j] = r[j].data();
+  for (std::size_t i = 0; i < nq; ++i) {
+    Tight<Out> gathered(nr, 1);
+    kernel.gather(q[i].data(), pointers.data(), nr, dim, gathered.data());
+    for (std::size_t j = 0; j < nr; ++j) {
+      const Near value = near(q[i].data(), r[j].data());
+      CHECK(value.holds(block[i * out_stride + j]));
+      CHECK(gathered[j] == block[i * out_stride + j]);
+      CHECK(value.holds(kernel.pair(q[i].data(), r[j].data(), dim)));
+    }
+    if (i + 1 < nq) CHECK(block[i * out_stride + nr] == 0 && block[i * out_stride + nr + 1] == 0);  // between the rows of the answer
+  }
+}
+
+constexpr std::size_t kShapes[][2] = {{1, 1}, {1, 9}, {2, 4}, {3, 5}, {4, 8}, {5, 17}, {7, 3}};
+
+TEST(float_kernels_stay_within_their_bounds) {
+  Random random(1);
+  on_each_target([&](const std::string& target) {
+    const kernels::DotF32& dots = kernels::dot_f32();
+    const kernels::L2SqrF32& distances = kernels::l2sqr_f32();
+    CHECK(dots.target() == target && distances.target() == target);
+    for (const std::size_t dim : kDims) {
+      const double n = static_cast<double>(dim);
+      for (const auto& shape : kShapes) {
+        check_forms(dots, dim, shape[0], shape[1], random, float{}, float{}, [&](const float* q, const float* r) {
+          double size = 0.0;
+          for (std::size_t i = 0; i < dim; ++i) size += std::fabs(static_cast<double>(q[i]) * static_cast<double>(r[i]));
+          return Near{dot(q, r, dim), (n + 1) * 0x1p-24 * size * 1.001 + n * 0x1p-126};
+        });
+        check_forms(distances, dim, shape[0], shape[1], random, float{}, float{}, [&](const float* q, const float* r) {
+          const double exact = -score(Metric::l2, q, r, dim);
+          return Near{exact, (n + 4) * 0x1p-24 * exact * 1.001 + n * 0x1p-124 * (1 + norm(q, dim) + norm(r, dim))};
+        });
+      }
+    }
+  });
+}
+
+TEST(int8_kernels_are_exact) {
+  Random random(2);
+  on_each_target([&](const std::string& target) {
+    const kernels::DotI8& dots = kernels::dot_i8();
+    CHECK(dots.target() == target);
+    const auto exact = [](std::size_t dim) {
+      return [dim](const std::int8_t* q, const std::int8_t* r) {
+        std::int64_t sum = 0;
+        for (std::size_t i = 0; i < dim; ++i) sum += std::int64_t{q[i]} * r[i];
+        return Near{static_cast<double>(sum), 0.0};
+      };
+    };
+    for (const std::size_t dim : kDims) {
+      for (const auto& shape : kShapes) check_forms(dots, dim, shape[0], shape[1], random, std::int32_t{}, std::int8_t{}, exact(dim));
+    }
+    // The largest dim of the contract, all values -128: the sum stays below 2^31.
+    Tight<std::int8_t> lowest(kernels::kDotI8MaxDim, 1);
+    std::fill_n(lowest.data(), kernels::kDotI8MaxDim, std::int8_t{-128});
+    CHECK(dots.pair(lowest.data(), lowest.data(), kernels::kDotI8MaxDim) == static_cast<std::int32_t>(kernels::kDotI8MaxDim) * 16384);
+  });
+}
+
+// Scales, slacks and cuts are small whole numbers: the test of every pair is exact, so the hits are known.
+void check_scan(const kernels::ScanI8& kernel, std::size_t groups, std::size_t nq, std::size_t blocks, Random& random) {
+  const Note note("groups", groups, "nq", nq, "blocks", blocks);
+  const std::size_t width = 4 * groups, places = blocks * kernels::kScanBlockRows;
+  std::uniform_int_distribution<int> any_code(-128, 127), any_query(-32768 / 64, 32767 / 64), small(0, 3);
+  std::vector<Tight<std::int16_t>> codes;
+  Tight<std::int8_t> packed(blocks * kernels::kScanBlockRows * width);
+  for (std::size_t i = 0; i < places * width; ++i) packed[i] = static_cast<std::int8_t>(any_code(random));
+  Tight<float> scale(places, 1), error(places, 1), add(places, 1);
+  for (std::size_t j = 0; j < places; ++j) {
+    scale[j] = static_cast<float>(small(random));
+    error[j] = static_cast<float>(small(random));
+    add[j] = static_cast<float>(small(random) - 1);
+  }
+  Tight<kernels::ScanI8Query> queries(nq);
+  for (std::size_t i = 0; i < nq; ++i) {
+    codes.emplace_back(width, i % 3);
+    for (std::size_t j = 0; j < width; ++j) codes.back()[j] = static_cast<std::int16_t>(any_query(random));
+    queries[i] = {codes.back().data(), 1.0f, 2.0f, i % 4 == 3 ? -HUGE_VALF : static_cast<float>(i) * 500.0f, add.data()};
+  }
+  Tight<kernels::ScanI8Hit> hits(nq * places);
+  const kernels::ScanI8Rows rows{packed.data(), blocks, groups, scale.data(), error.data()};
+  const std::size_t found = kernel.scan(queries.data(), nq, &rows, hits.data());
+  CHECK(found <= nq * places);
+  std::vector<int> times(nq * places, 0);
+  std::vector<std::int32_t> product(nq * places, 0);
+  for (std::size_t h = 0; h < found; ++h) {
+    CHECK(hits[h].query < nq && hits[h].row < places);
+    ++times[hits[h].query * places + hits[h].row];
+    product[hits[h].query * places + hits[h].row] = hits[h].product;
+  }
+  for (std::size_t i = 0; i < nq; ++i) {
+    for (std::size_t j = 0; j < places; ++j) {
+      const std::int8_t* const row = packed.data() + j / 16 * 16 * width + j % 16 * 4;
+      std::int64_t exact = 0;
+      for (std::size_t d = 0; d < width; ++d) exact += std::int64_t{codes[i][d]} * row[d / 4 * 64 + d % 4];
+      const double value = static_cast<double>(scale[j]) * static_cast<double>(exact) + 2.0 * error[j] + add[j];
+      CHECK(times[i * places + j] == (value >= static_cast<double>(queries[i].cut) ? 1 : 0));
+      if (times[i * places + j] != 0) CHECK(product[i * places + j] == exact);
+    }
+  }
+}
+
+TEST(the_scan_lets_through_what_reaches_the_cut) {
+  Random random(3);
+  on_each_target([&](const std::string& target) {
+    const kernels::ScanI8& kernel = kernels::scan_i8();
+    CHECK(kernel.target() == target);
+    for (const std::size_t groups : {1, 2, 3, 5, 8, 25, 97}) {
+      for (const std::size_t nq : {1, 2, 3, 4, 5, 11, 12, 13, 25}) {
+        for (const std::size_t blocks : {1, 2, 3}) check_scan(kernel, groups, nq, blocks, random);
+      }
+    }
+  });
+}
+
+}  // namespace
+}  // namespace nf::test

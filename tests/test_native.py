@@ -1,0 +1,37 @@
+"""The native tests (tests/native), built without a sanitizer; `make sanitize` builds and runs the same program with AddressSanitizer, with
+UndefinedBehaviorSanitizer and with ThreadSanitizer."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = ROOT / "tests/native/build.py"
+COMPILER = os.environ.get("CXX", "g++").split()[0]
+
+
+@pytest.mark.skipif(shutil.which(COMPILER) is None, reason=f"needs a compiler ({COMPILER})")
+def test_the_native_tests_pass() -> None:
+    settings = {"NF_SANITIZE", "NEARFIELD_TARGET", "NEARFIELD_THREADS"}
+    environment = {name: value for name, value in os.environ.items() if name not in settings}
+    done = subprocess.run([sys.executable, str(BUILD)], env=environment, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-3000:]
+    assert " 0 failed checks" in done.stdout
+
+
+def test_the_native_tests_and_the_engine_are_compiled_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NF_SANITIZE", raising=False)
+    setup = runpy.run_path(str(ROOT / "setup.py"), run_name="nearfield_setup")
+    assert ROOT / "csrc/kernels/dot_f32/avx2.cpp" in setup["SOURCES"]
+    assert setup["ON_X86"] == ("-mavx2" in setup["flags_of"](ROOT / "csrc/kernels/dot_f32/avx2.cpp"))
+    assert "-mavx2" not in setup["flags_of"](ROOT / "tests/native/avx2.cpp")
+    monkeypatch.setenv("NF_SANITIZE", "thread")
+    assert "-fsanitize=thread" in setup["flags_of"](ROOT / "tests/native/test_score.cpp")
+    assert "-fno-sanitize-recover=all" in setup["flags_of"](ROOT / "csrc/score/scan.cpp")
