@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import suites
-from benchmarks.core import ceilings, machine, results, tables
+from benchmarks.core import ceilings, held, machine, results, tables
 from benchmarks.core.plan import ROOT, Plan, usable_cores
 
 
@@ -23,12 +23,24 @@ def parser() -> argparse.ArgumentParser:
     out = argparse.ArgumentParser(
         prog="python -m benchmarks", description="Measures nearfield and its peers on this machine, next to the machine's own ceilings."
     )
-    out.add_argument("suites", nargs="*", metavar="SUITE", help=f"{', '.join(suites.NAMES)}; all of them when none is named")
+    out.add_argument("suites", nargs="*", metavar="SUITE", help=suites.HELP)
     out.add_argument("--quick", action="store_true", help="small data and few rounds, to see that everything works; not for publication")
     out.add_argument(
         "--peers", action=argparse.BooleanOptionalAction, default=True, help="run the peers that are installed (default) or only nearfield"
     )
-    out.add_argument("--threads", type=_threads, metavar="N[,N]", help="thread counts for everybody (default: all cores; search also 1)")
+    out.add_argument(
+        "--threads",
+        type=_threads,
+        metavar="N[,N]",
+        help="thread counts for everybody (default: all cores; score, search and approximate also 1)",
+    )
+    out.add_argument(
+        "--target", type=_target, metavar="NAME", help="hold nearfield to one instruction set; with avx2 numpy, torch and faiss as well"
+    )
+    out.add_argument("--large", action="store_true", help="score: also 1,000,000 rows (nearfield alone; 5 GB of memory)")
+    out.add_argument(
+        "--data", type=Path, metavar="FILE", help="documents (JSONL, CSV, TSV, Parquet, BEIR) to embed in place of the texts found here"
+    )
     out.add_argument("--json", metavar="FILE", help="write the results to FILE as well; - makes one JSON document the last line of stdout")
     out.add_argument(
         "--out",
@@ -54,6 +66,13 @@ def _threads(text: str) -> tuple[int, ...]:
     return counts
 
 
+def _target(text: str) -> str:
+    here = machine.targets().get("targets_here", [])
+    if text not in here:
+        raise argparse.ArgumentTypeError(f"{text!r}: one of {', '.join(here)} expected, which this machine can run")
+    return text
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the suites; returns 0, or 2 after one line on stderr when something was asked that does not exist."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -62,8 +81,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown:
         print(f"benchmarks: unknown suite {unknown[0]!r}, one of {', '.join(suites.NAMES)} expected", file=sys.stderr)
         return 2
-    plan = Plan(quick=options.quick, peers=options.peers, threads=options.threads, cache=options.cache)
-    document = run(options.suites or list(suites.NAMES), plan, "python -m benchmarks " + shlex.join(arguments))
+    if options.data is not None and not options.data.exists():
+        print(f"benchmarks: --data {options.data}: no such file", file=sys.stderr)
+        return 2
+    if options.target is not None and not held.in_force(options.target):
+        return held.rerun(options.target, arguments)
+    plan = Plan(
+        quick=options.quick,
+        peers=options.peers,
+        threads=options.threads,
+        target=options.target,
+        large=options.large,
+        data=options.data,
+        out=options.out,
+        cache=options.cache,
+    )
+    document = run(options.suites or list(suites.DEFAULT), plan, "python -m benchmarks " + shlex.join(arguments))
     path = results.write(document, options.out)
     tables.console().print(f"results: {path}", soft_wrap=True)
     if options.json == "-":

@@ -1,35 +1,18 @@
-"""The benchmark core: fake clocks for the timing, loops for the recall, a sample file for the README's table, and a tiny real run."""
+"""The benchmark core: fake clocks for the timing, loops for the recall, ceilings, machine and peers."""
 
 from __future__ import annotations
 
-import importlib.util
-import io
-import json
-import sys
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
-from datetime import UTC, datetime
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))  # the suite is no installed package: it lives in the repository
-
-from benchmarks import __main__ as command  # noqa: E402
-from benchmarks import readme_table  # noqa: E402
-from benchmarks.core import ceilings, data, machine, peers, quality, results, tables, timing  # noqa: E402
-from benchmarks.core.ceilings import Ceilings  # noqa: E402
-from benchmarks.core.plan import Plan, usable_cores  # noqa: E402
-from benchmarks.core.results import Row  # noqa: E402
-from benchmarks.suites import cuda, encode, score, search  # noqa: E402
-
-HAVE_CORE = importlib.util.find_spec("nearfield._core") is not None
-needs_core = pytest.mark.skipif(not HAVE_CORE, reason="the native engine is not built")
-
+from benchmark_samples import SAMPLE, needs_core
+from benchmarks.core import ceilings, held, machine, peers, quality, timing
+from benchmarks.core.answers import Answers
+from benchmarks.core.plan import Plan, usable_cores
+from nearfield import Hits
 
 # --- timing ------------------------------------------------------------------------------------------------------------
 
@@ -160,13 +143,6 @@ def test_mean_cosine() -> None:
 
 # --- ceilings ----------------------------------------------------------------------------------------------------------
 
-SAMPLE = Ceilings(
-    f32={"1": {"scalar": 5e9, "avx2": 50e9}},
-    int8={"1": {"scalar": 5e9, "avx2": 100e9}},
-    bandwidth={"1": {str(16 * 1024): 100e9, str(64 * 2**20): 10e9}},
-    latency={str(64 * 2**20): 90.0},
-)
-
 
 def test_shares_are_of_the_fastest_target_and_of_the_nearest_working_set() -> None:
     assert SAMPLE.compute("f32", 1, 25e9, 1.0) == ("f32 peak, 1 thread: 50 GFLOP/s", 0.5)
@@ -177,6 +153,17 @@ def test_shares_are_of_the_fastest_target_and_of_the_nearest_working_set() -> No
     assert share == pytest.approx(0.5)
     assert SAMPLE.stream(1, 20_000, 1.0)[0] == "read bandwidth at 16 KiB, 1 thread: 100.0 GB/s"
     assert len(ceilings.lines(SAMPLE)) == 4
+    assert SAMPLE.compute(None, 1, 25e9, 1.0) == (None, None)
+
+
+def test_who_is_held_to_a_target_is_measured_against_its_peak() -> None:
+    assert SAMPLE.compute("f32", 1, 2.5e9, 1.0, "scalar") == ("f32 peak, 1 thread: 5 GFLOP/s", 0.5)
+    assert SAMPLE.compute("f32", 1, 25e9, 1.0, "amx")[1] == 0.5  # a target without a probe: the best there is
+
+
+def test_only_avx2_holds_the_peers() -> None:
+    assert (held.bound(Plan(target="avx2"), ours=False), held.bound(Plan(target="scalar"), ours=False)) == ("avx2", None)
+    assert (held.bound(Plan(target="scalar"), ours=True), held.bound(Plan(), ours=True)) == ("scalar", None)
 
 
 @needs_core
@@ -214,267 +201,58 @@ def test_a_missing_peer_is_skipped_aloud_once(capsys: pytest.CaptureFixture[str]
     assert peers.present((ours, absent, here), Plan(peers=False)) == [ours]
 
 
-# --- results, tables, README -------------------------------------------------------------------------------------------
+def test_a_peer_may_lack_a_name_or_the_machine_a_unit() -> None:
+    assert peers.Engine("json", dict, "numpy", ("json:loads",)).missing() is None
+    assert "json:nothing not installed" in str(peers.Engine("json", dict, "numpy", ("json:nothing",)).missing())
+    assert peers.Engine("json", dict, "numpy", unable=lambda: "no unit").missing() == "skipped: json (no unit)"
 
 
-def sample_row(**changes: Any) -> Row:
-    base = Row(
-        suite="score", group="exact top-10", brief="nq = 1",
-        engine="nearfield FlatIndex", version="0.1.0", ours=True, data="100 rows", threads=1,
-        params={"n": 100}, value=0.5, unit="ms / query", spread=0.1, p50=0.4, p99=0.9, quality_name="lists = float64", quality=1.0,
-        ceiling="read bandwidth", share=0.42, rounds=[{"seconds": 0.5, "calls": 1}],
-    )  # fmt: skip
-    return Row(**{**asdict(base), **changes})
+def test_a_peer_that_cannot_be_held_sits_out_a_held_run() -> None:
+    free, bound = peers.Engine("usearch exact f32", dict, "usearch"), peers.Engine("faiss", dict, "faiss-cpu")
+    plan = Plan(target="avx2")
+    assert peers.present((free, bound), plan) == [bound]
+    assert plan.skipped == ["skipped: usearch exact f32 (it cannot be held to avx2)"]
+    assert peers.present((free, bound), Plan(target="avx512vnni")) == [free, bound]  # only avx2 holds the peers
 
 
-def sample_document(*rows: Row, day: int = 1, quick: bool = False) -> dict[str, Any]:
-    about = {"cpu": "Some CPU", "arch": "x86_64", "cores": 2, "flags": ["avx", "avx2"]}
-    head = {"machine": about, "versions": {"nearfield": "0.1.0"}, "nearfield": {}, "ceilings": SAMPLE.to_dict()}
-    when = datetime(2026, 1, day, 12, 30, tzinfo=UTC)
-    return results.report(list(rows), head=head, command="python -m benchmarks", quick=quick, skipped=[], now=when)
+def test_bytes_come_from_the_last_cache_or_from_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    levels = [{"level": 1, "size": "32K"}, {"level": 2, "size": "1024K"}, {"level": 3, "size": "32M"}]
+    monkeypatch.setattr(machine, "caches", lambda: levels)
+    assert machine.last_cache() == ("L3", 32 * 2**20)
+    assert machine.home_of(32 * 2**20) == "L3"
+    assert machine.home_of(32 * 2**20 + 1) == "DRAM"
+    monkeypatch.setattr(machine, "caches", lambda: [{"level": 1, "size": ""}])
+    assert machine.home_of(1) == ""
 
 
-def test_a_result_survives_the_file(tmp_path: Path) -> None:
-    document = sample_document(sample_row(), sample_row(engine="faiss", ours=False))
-    path = results.write(document, tmp_path / "results")
-    assert path.name == "2026-01-01-123000.json"
-    assert results.read(path) == document
-    assert results.write(sample_document(sample_row(), quick=True), tmp_path).name.endswith("-quick.json")
-    assert "\n" not in results.dumps(document)
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        results.dumps({"value": float("nan")})
+def test_bf16_is_a_unit_and_not_a_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "flags", lambda: {"avx2", "avx512f"})
+    assert not machine.has_bf16()
+    monkeypatch.setattr(machine, "flags", lambda: {"avx2", "amx_bf16"})
+    assert machine.has_bf16()
 
 
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda d: d.update(schema=99), "schema 99"),
-        (lambda d: d.pop("machine"), "machine: NoneType"),
-        (lambda d: d.update(date="yesterday"), "yesterday"),
-        (lambda d: d["rows"][0].pop("share"), r"rows\[0\]: keys \['share'\]"),
-        (lambda d: d["rows"][0].update(rounds=[]), "no rounds"),
-        (lambda d: d["rows"][0].update(value=0), "no value"),
-    ],
-)
-def test_a_damaged_result_is_refused_with_its_name(tmp_path: Path, damage: Callable[[dict[str, Any]], Any], message: str) -> None:
-    document = sample_document(sample_row())
-    damage(document)
-    path = tmp_path / "result.json"
-    path.write_text(json.dumps(document))
-    with pytest.raises(ValueError, match=f"result.json: .*{message}"):
-        results.read(path)
+# --- answers -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_table_line_holds_speed_tail_quality_and_share() -> None:
-    from rich.console import Console
-
-    console = Console(width=150, record=True, file=io.StringIO())
-    tables.show([sample_row(), sample_row(engine="numpy", ours=False, share=None)], console)
-    text = console.export_text()
-    line = next(line for line in text.splitlines() if "FlatIndex" in line)
-    assert [cell.strip() for cell in line.split("│")[1:-1]] == [
-        "nearfield FlatIndex 0.1.0",
-        "0.500",
-        "10 %",
-        "0.400",
-        "0.900",
-        "1.0000",
-        "42.0 %",
-    ]
-    assert "MiB" not in text  # no row has memory
+def test_answers_are_kept_in_the_order_of_the_calls() -> None:
+    plain = Answers(lambda queries: np.column_stack([queries, queries + 1]).astype(np.int64))
+    for block in (np.array([5.0]), np.array([7.0, 9.0]), np.array([11.0])):
+        assert plain(block) is None
+    assert plain.ids(3).tolist() == [[5, 6], [7, 8], [9, 10]]
+    assert plain.ids(99).shape == (4, 2)
+    assert plain.rescored() == {}
 
 
-def test_the_readme_gets_the_newest_figures_of_each_suite(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder, readme = tmp_path / "results", tmp_path / "README.md"
-    readme.write_text(f"# Title\n{readme_table.BEGIN}\nold\n{readme_table.END}\nend\n")
-    options = ["--readme", str(readme), "--results", str(folder)]
-    assert readme_table.main(options) == 2  # nothing measured yet
-    assert "no results for publication" in capsys.readouterr().err
+def test_rescored_rows_are_counted_over_all_queries() -> None:
+    counts = iter([[3], [5, 10]])
 
-    blank = dict.fromkeys(("p50", "p99", "quality", "quality_name", "share", "ceiling"))
-    search_row = sample_row(suite="search", brief="build", engine="hnswlib", ours=False, unit="s", value=67.0, memory_bytes=2**20, **blank)
-    results.write(sample_document(sample_row(value=9.0, p50=9.0), search_row, day=1), folder)
-    results.write(sample_document(sample_row(), sample_row(brief="", p50=77.0), day=2), folder)
-    results.write(sample_document(sample_row(p50=55.0), day=3, quick=True), folder)
-    assert readme_table.main([*options, "--check"]) == 1
-    assert "old" in readme.read_text()
-    assert readme_table.main(options) == 0
-    text = readme.read_text()
-    assert text.startswith("# Title\n")
-    assert text.endswith(f"{readme_table.END}\nend\n")
-    assert "old" not in text
-    assert "| **nearfield FlatIndex 0.1.0** | p50 0.400, p99 0.900 (42 %) | 1.0000 |" in text  # of day 2: neither day 1 nor the quick run
-    assert "| hnswlib 0.1.0 | 67.0, 1 MiB |" in text  # of day 1: the newest file with this suite
-    assert "77" not in text.split("Written by")[0].split("score")[1]  # rows without a brief stay in the JSON
-    assert readme_table.main([*options, "--check"]) == 0
+    def search(queries: np.ndarray) -> Hits:
+        n = len(queries)
+        return Hits(np.zeros((n, 1), np.int64), np.zeros((n, 1), np.float32), np.ones(n, np.int64), np.array(next(counts)))
 
-
-def test_our_own_readme_is_up_to_date() -> None:
-    if not any(not document["quick"] for document in map(results.read, readme_table.RESULTS.glob("*.json"))):
-        pytest.skip("no results for publication in benchmarks/results")
-    assert readme_table.main(["--check"]) == 0
-
-
-def test_a_readme_without_markers_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    results.write(sample_document(sample_row()), tmp_path / "results")
-    readme = tmp_path / "README.md"
-    readme.write_text(f"{readme_table.END} {readme_table.BEGIN}")
-    assert readme_table.main(["--readme", str(readme), "--results", str(tmp_path / "results")]) == 2
-    assert "once each, in this order" in capsys.readouterr().err
-
-
-# --- data --------------------------------------------------------------------------------------------------------------
-
-
-def test_clustered_vectors_are_unit_rows_and_seeded() -> None:
-    vectors, queries, label = data.clustered(300, 20, dim=64)
-    assert vectors.dtype == queries.dtype == np.float32
-    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
-    assert label.startswith("300 synthetic vectors in 3 clusters")
-    assert np.array_equal(vectors, data.clustered(300, 20, dim=64)[0])
-    nearest = np.sort(queries @ vectors.T, axis=1)
-    assert nearest[:, -1].mean() > nearest[:, 0].mean() + 0.4  # clusters: neighbours are far closer than the rest
-
-
-def test_cached_vectors_are_extended_and_dropped_when_the_texts_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    encoded: list[str] = []
-
-    class FakeEncoder:
-        def __init__(self, *args: Any, **options: Any) -> None: ...
-
-        def encode(self, texts: list[str]) -> np.ndarray:
-            encoded.extend(texts)
-            return np.array([[len(text)] * data.DIM for text in texts], np.float32)
-
-        def close(self) -> None: ...
-
-    monkeypatch.setattr("nearfield.Encoder", FakeEncoder, raising=False)
-    monkeypatch.setattr(data, "bundle", lambda plan: tmp_path)
-    monkeypatch.setattr(data, "SAVED_EVERY", 2)
-    plan, pool = Plan(cache=tmp_path), ["a", "bb", "ccc", "dddd"]
-    assert data._encoded(plan, "rows", pool, 3)[:, 0].tolist() == [1, 2, 3]
-    assert encoded == ["a", "bb", "ccc"]
-    assert data._encoded(plan, "rows", pool, 2)[:, 0].tolist() == [1, 2]
-    assert data._encoded(plan, "rows", pool, 4)[:, 0].tolist() == [1, 2, 3, 4]
-    assert encoded == ["a", "bb", "ccc", "dddd"]
-    assert data._encoded(plan, "rows", ["x", "bb"], 2).shape == (2, data.DIM)
-    assert encoded[-2:] == ["x", "bb"]
-
-
-# --- suites ------------------------------------------------------------------------------------------------------------
-
-
-def test_the_smallest_ef_is_found_by_bisection() -> None:
-    asked = []
-
-    class Recalls(dict[int, float]):
-        def __missing__(self, ef: int) -> float:
-            asked.append(ef)
-            return min(1.0, 0.5 + ef / 200)
-
-    assert search.smallest_ef(Recalls(), 0.90) == 80
-    assert len(asked) < 20
-    assert search.smallest_ef(Recalls(), 0.50) == search.K
-    assert search.smallest_ef({search.K: 0.1, search.MAX_EF: 0.8}, 0.9) is None
-
-
-def test_operations_of_minilm_are_twice_10_6_million_multiply_adds_per_token() -> None:
-    config = {"hidden_size": 384, "intermediate_size": 1536, "num_hidden_layers": 6}
-    assert encode.operations([1], config) == 2 * 6 * (12 * 384**2 + 2 * 384)
-    assert encode.operations([1], config) / 2 == pytest.approx(10.6e6, rel=0.01)
-    assert encode.operations([100, 100], config) == 2 * encode.operations([100], config)
-    assert encode.operations([200], config) > 2 * encode.operations([100], config)  # attention grows with the square
-
-
-@pytest.fixture
-def tiny_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plan]:
-    """Three rounds of a few queries on one thread."""
-    for module, sizes in ((score, {"BATCH": 8, "SINGLES": 16, "CHECKED": 8}), (search, {"BATCH": 32, "CURVE": (10, 40)})):
-        for name, value in sizes.items():
-            monkeypatch.setattr(module, name, value)
-    monkeypatch.setenv("NEARFIELD_THREADS", "1")  # the suites change it: its old value comes back with the fixture's end
-    yield Plan(quick=True, threads=(1,), ceilings=SAMPLE, cache=tmp_path)
-    peers.set_threads(usable_cores())
-
-
-@needs_core
-def test_a_tiny_score_suite_agrees_with_float64(tiny_plan: Plan) -> None:
-    rows = score.run(tiny_plan, sizes=(2_000,))
-    ours = [row for row in rows if row.ours]
-    assert len(ours) == 4  # topk and FlatIndex, one query and a batch
-    for row in ours:
-        assert row.quality == 1.0, row.engine
-        assert row.share is not None
-        assert row.share > 0
-        assert len(row.rounds) == 3
-    for row in rows:
-        assert row.quality is not None
-        assert row.quality >= 0.9, row.engine
-        assert (row.p99 is not None) == (row.params["nq"] == 1)
-    results.validate(sample_document(*rows))
-
-
-@needs_core
-def test_a_tiny_search_suite_reaches_its_recall(tiny_plan: Plan) -> None:
-    rows = search.run(tiny_plan, rows=2_000)
-    for row in rows:
-        if row.brief.startswith("recall"):
-            target = float(row.brief.split()[2])
-            assert row.quality is not None
-            assert row.quality >= target, row
-    ours = {row.group.split(",")[0].split(" >=")[0] for row in rows if row.ours}
-    assert {"build", "curve", "recall@10", "single calls from Python at recall@10"} <= ours
-    results.validate(sample_document(*rows))
-
-
-@needs_core
-def test_a_tiny_cuda_suite_on_torchs_cpu_device(tiny_plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch = pytest.importorskip("torch")
-    from nearfield.kernels import cuda as kernel
-
-    here = torch.device("cpu")
-    monkeypatch.setattr(kernel, "find_device", lambda number: here)
-    for name, value in {"BATCHES": (1, 24), "CALLS": {1: 3}, "CHECKED": 8, "KS": (5,), "MATRIX_VALUES": 20_000, "PROBE_ROUNDS": 1}.items():
-        monkeypatch.setattr(cuda, name, value)
-    bf16, bandwidth = cuda.measure(here, side=32, size=2**16)
-    assert bf16 > 1e5
-    assert bandwidth > 1e5
-    rows = cuda.run(tiny_plan, device=cuda.Device("cuda", here, "no GPU at all", 2.0 * 384 * 24 * 1e9, 2.0 * 384 * 1e9), rows=1_000)
-    assert [(row.params["nq"], row.ours) for row in rows] == [(1, True), (1, False), (1, False), (24, True), (24, False), (24, False)]
-    for row in rows:
-        seconds = row.value / 1000 if row.params["nq"] == 1 else row.params["nq"] / row.value
-        assert row.quality == 1.0 or not row.ours
-        # With these ceilings 1,000 rows of two-byte values take 1 us to read, and their products with 24 queries 1 us to compute.
-        slowest = 2e-6 if "float32" in row.engine else 1e-6
-        assert row.share == pytest.approx(slowest / seconds, rel=0.01)
-        assert row.params["bf16_share"] == pytest.approx(1e-6 * row.params["nq"] / 24 / seconds, rel=0.01)
-    results.validate(sample_document(*rows))
-
-
-def test_the_cuda_suite_says_that_there_is_no_device(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    torch = pytest.importorskip("torch")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    plan = Plan(quick=True)
-    assert cuda.run(plan) == []
-    assert plan.skipped == [f"skipped: cuda (no CUDA device: torch {torch.__version__} finds none)"]
-    assert "no CUDA device" in capsys.readouterr().err
-
-
-def test_the_command_refuses_an_unknown_suite_and_too_many_threads(capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.main(["nothing"]) == 2
-    assert "unknown suite 'nothing', one of score, search, encode, cuda" in capsys.readouterr().err
-    with pytest.raises(SystemExit) as stopped:
-        command.main(["--threads", "99999"])
-    assert stopped.value.code == 2
-
-
-def test_the_command_ends_in_one_json_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("benchmarks.suites.load", lambda name: lambda plan: [sample_row(suite=name)])
-    monkeypatch.setattr(ceilings, "measure", lambda *args, **options: SAMPLE)
-    assert command.main(["score", "--quick", "--json", "-", "--out", str(tmp_path)]) == 0
-    out = capsys.readouterr().out.rstrip("\n").split("\n")
-    document = json.loads(out[-1])
-    results.validate(document)
-    assert document["command"] == f"python -m benchmarks score --quick --json - --out {tmp_path}"
-    assert document == results.read(next(tmp_path.glob("*-quick.json")))
-    assert out[0].startswith("machine ")
+    ours = Answers(search)
+    ours(np.zeros(1))
+    ours(np.zeros(2))
+    assert ours.rescored() == {"rescored_mean": 6.0, "rescored_max": 10}
+    assert ours.ids(2).tolist() == [[0], [0]]

@@ -39,20 +39,24 @@ class Ceilings:
         """For the JSON."""
         return asdict(self)
 
-    def compute(self, kind: str, threads: int, operations: float, seconds: float) -> tuple[str | None, float | None]:
+    def compute(
+        self, kind: str | None, threads: int, operations: float, seconds: float, target: str | None = None
+    ) -> tuple[str | None, float | None]:
         """The peak that arithmetic is measured against and the share of it that was reached.
 
         Args:
-            kind: ``"f32"``, ``"int8"`` or ``"bf16"``; the fastest target of this kind counts.
+            kind: ``"f32"``, ``"int8"`` or ``"bf16"``; the fastest target of this kind counts. None: no multiply-adds, so no peak to
+                compare with.
+            target: counts instead of the fastest, where it has a peak of this kind: for an engine that is held to it.
             operations: what the algorithm needs (2 per multiply-add), not what an engine happened to execute.
 
         Returns:
             ``("f32 peak, 1 thread: 78.1 GFLOP/s", 0.42)``, or ``(None, None)`` where this peak was not measured.
         """
-        rates = getattr(self, kind).get(str(threads))
+        rates = getattr(self, kind).get(str(threads)) if kind else None
         if not rates:
             return None, None
-        peak = max(rates.values())
+        peak = rates.get(target or "", max(rates.values()))
         unit = "GOP/s" if kind == "int8" else "GFLOP/s"
         return f"{kind} peak, {threads_text(threads)}: {peak / 1e9:,.0f} {unit}", operations / seconds / peak
 

@@ -1,129 +1,26 @@
-"""Texts and vectors for the suites, made on this machine and kept under ``benchmarks/cache`` (ignored by git, safe to delete).
+"""Vectors for the suites, made on this machine and kept under ``benchmarks/cache`` (ignored by git, safe to delete).
 
-Real data: short descriptions of Debian packages and the summary lines of the API documentation that is installed beside us, embedded
-with all-MiniLM-L6-v2. Synthetic data, for larger n: clustered unit vectors. Every row of the results says which it was.
+Real data: short texts (``texts.py``) embedded with all-MiniLM-L6-v2. Synthetic data: clustered unit vectors.
+Every row of the results says which it was.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import random
-import re
-import shutil
-import subprocess
-from collections.abc import Callable, Sequence
+import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from benchmarks.core.plan import Plan
+from benchmarks.core.texts import SEED, fingerprint, sentences
 
 DIM = 384
 # Queries are held out for the largest request (1,024 in each of 7 rounds and the warm-up), so that the rows never move.
 MAX_QUERIES = 8_192
-# Documents to harvest (half a minute for 8,000): more where there are few package descriptions to make collections of.
-DOCUMENTS, MORE_DOCUMENTS, ENOUGH_DESCRIPTIONS = 8_000, 20_000, 30_000
-# Vectors are saved after so many texts (some ten seconds), so that a run that was stopped goes on from there.
-SAVED_EVERY = 4_096
-# Encoding is the dear part (a few hundred short texts per second on two AVX2 cores): texts are cut at this many words, about 24 tokens.
-SHORT_WORDS = 18
-SHORT_CHARS = 120
-MIN_CHARS = 15
-SEED = 20_240_607
-# Token counts of the encode suite vary by this much around their mean, as real texts do.
-RAGGED = 0.25
-
-
-# --- texts -------------------------------------------------------------------------------------------------------------
-
-
-def package_descriptions() -> list[str]:
-    """One-line descriptions of Debian packages: all that apt knows, or those installed; empty on other systems."""
-    listing = ""
-    if shutil.which("apt-cache"):
-        listing = subprocess.run(["apt-cache", "dumpavail"], capture_output=True, text=True, errors="replace", check=False).stdout
-    if not listing:
-        status = Path("/var/lib/dpkg/status")
-        listing = status.read_text(encoding="utf-8", errors="replace") if status.is_file() else ""
-    return re.findall(r"^Description(?:-en)?: (.+)$", listing, re.MULTILINE)
-
-
-def harvested(plan: Plan, kind: str) -> list[str]:
-    """Summary lines (``kind="summaries"``) or bodies (``"documents"``) of the API documentation installed here."""
-
-    def make() -> dict[str, list[str]]:
-        from nearfield.data.harvest import harvest
-
-        plan.say("harvesting API documentation (once)")
-        limit = DOCUMENTS if len(package_descriptions()) > ENOUGH_DESCRIPTIONS else MORE_DOCUMENTS
-        dataset = harvest(limit=limit, progress=True)
-        return {"summaries": dataset.query_texts, "documents": dataset.doc_texts}
-
-    return _cached(plan.cache / "harvest.json", make)[kind]  # type: ignore[no-any-return]
-
-
-def _short(text: str) -> str:
-    return " ".join(text.split()[:SHORT_WORDS])[:SHORT_CHARS]
-
-
-def _cached(path: Path, make: Callable[[], Any]) -> Any:
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(make(), ensure_ascii=False, indent=0), encoding="utf-8")
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def sentences(plan: Plan) -> list[str]:
-    """All distinct short texts of this machine, in an order that depends on nothing but their content and SEED."""
-
-    def make() -> list[str]:
-        found = {_short(text) for text in [*package_descriptions(), *harvested(plan, "summaries")]}
-        texts = sorted(text for text in found if len(text) >= MIN_CHARS)
-        random.Random(SEED).shuffle(texts)
-        return texts
-
-    return _cached(plan.cache / "sentences.json", make)  # type: ignore[no-any-return]
-
-
-def texts_of_length(plan: Plan, tokens: int, count: int) -> list[str]:
-    """``count`` real texts of about ``tokens`` tokens each (within RAGGED, uniformly; [CLS] and [SEP] included), cut at word ends."""
-
-    def make() -> list[str]:
-        from tokenizers import Tokenizer
-
-        from nearfield.encode.models import resolve_model
-
-        tokenizer = Tokenizer.from_file(str(resolve_model(None) / "tokenizer.json"))
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
-        draw = random.Random(SEED + tokens)
-        documents = sorted(set(harvested(plan, "documents")))
-        draw.shuffle(documents)
-        out: list[str] = []
-        for document in documents:
-            wanted = round(draw.uniform(1 - RAGGED, 1 + RAGGED) * tokens) - 2
-            spans = tokenizer.encode(document, add_special_tokens=False).offsets
-            if len(spans) >= wanted:
-                out.append(document[: spans[wanted - 1][1]])
-            if len(out) == count:
-                return out
-        if not out:
-            raise RuntimeError(
-                f"no document of {tokens} tokens among {len(documents)}: install the demo extra, whose documentation is harvested"
-            )
-        return [out[i % len(out)] for i in range(count)]
-
-    return _cached(plan.cache / f"texts-{tokens}-{count}.json", make)  # type: ignore[no-any-return]
-
-
-def fingerprint(texts: Sequence[str]) -> str:
-    """Eight hex digits that tell two sets of texts apart."""
-    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:8]
-
-
-# --- the model ---------------------------------------------------------------------------------------------------------
+# Vectors are saved by so many texts (some ten seconds), so that a run that was stopped goes on from there.
+SHARD = 4_096
+# Characters of a shard's file name: 2^64 possible names for a few hundred shards.
+SHARD_NAME = 16
 
 
 def bundle(plan: Plan) -> Path:
@@ -134,10 +31,9 @@ def bundle(plan: Plan) -> Path:
         from nearfield.export.export import export_bundle
 
         plan.say("exporting all-MiniLM-L6-v2 to ONNX (once)")
-        texts = sentences(plan)[:64]
-        model = resolve_model(None)
+        texts = sentences(plan)[0][:64]
         export_bundle(
-            model,
+            resolve_model(None),
             path,
             texts=texts,
             parity_data=None,
@@ -150,49 +46,49 @@ def bundle(plan: Plan) -> Path:
     return path
 
 
-# --- vectors -----------------------------------------------------------------------------------------------------------
-
-
 def real_vectors(plan: Plan, rows: int, queries: int) -> tuple[np.ndarray, np.ndarray, str]:
     """Embeddings of real sentences: ``(rows, 384)`` to index, ``(queries, 384)`` that are not among them, and what they are.
 
     The first sentences of the pool are always the queries, the following ones the rows, so that a smaller run is a slice of a
-    larger one and nothing is encoded twice. Fewer rows come where the machine has fewer texts; the description says how many.
+    larger one and nothing is encoded twice. Fewer rows come where there are fewer texts; the description says how many.
     """
-    pool = sentences(plan)
+    pool, origin = sentences(plan)
     held, body = pool[:MAX_QUERIES], pool[MAX_QUERIES:]
     if queries > len(held) or not body:
         raise RuntimeError(
-            f"{len(pool)} sentences found, {queries} queries and more wanted: delete {plan.cache} after installing more packages"
+            f"{origin}: {len(pool)} sentences found, more than {MAX_QUERIES} expected; install more packages and delete {plan.cache}, "
+            "or name a larger file with --data"
         )
     rows = min(rows, len(body))
-    vectors, wanted = _encoded(plan, "rows", body, rows), _encoded(plan, "queries", held, queries)
-    made = f"package descriptions and docstrings, all-MiniLM-L6-v2, {fingerprint(body[:rows])}"
-    label = f"{rows:,} real sentence embeddings ({made}), queries not among them"
+    vectors, wanted = _encoded(plan, body, rows), _encoded(plan, held, queries)
+    label = f"{rows:,} real sentence embeddings ({origin}, all-MiniLM-L6-v2, {fingerprint(body[:rows])}), queries not among them"
     return vectors, wanted, label
 
 
-def _encoded(plan: Plan, name: str, texts: list[str], count: int) -> np.ndarray:
-    """Vectors of the first ``count`` texts; those in the cache are read, the rest is encoded and appended to it."""
-    path, mark = plan.cache / f"{name}.npy", plan.cache / f"{name}.sha"
-    old = np.load(path) if path.is_file() else np.empty((0, DIM), np.float32)
-    if len(old) and (not mark.is_file() or mark.read_text() != fingerprint(texts[: len(old)])):
-        old = old[:0]  # the pool of sentences changed
-    if len(old) < count:
-        import nearfield
-        from nearfield.progress import progress
+def _encoded(plan: Plan, texts: list[str], count: int) -> np.ndarray:
+    """Vectors of the first ``count`` texts. Shards are files named by a hash of their texts; those that are missing are encoded."""
+    shards = [texts[start : start + SHARD] for start in range(0, count, SHARD)]
+    paths = [plan.cache / "vectors" / f"{fingerprint(shard, SHARD_NAME)}.npy" for shard in shards]
+    missing = [(shard, path) for shard, path in zip(shards, paths, strict=True) if not path.is_file()]
+    if missing:
+        _encode(plan, missing)
+    return np.concatenate([np.load(path) for path in paths])[:count] if paths else np.empty((0, DIM), np.float32)
 
-        plan.say(f"encoding {count - len(old):,} short texts with all-MiniLM-L6-v2 (once; kept in {plan.cache})")
-        encoder = nearfield.Encoder(bundle(plan), backend="onnx", precision="fp32")
-        with progress("encoding short texts", count - len(old)) as bar:
-            while len(old) < count:
-                fresh = encoder.encode(texts[len(old) : min(count, len(old) + SAVED_EVERY)])
-                old = np.concatenate([old, fresh])
-                np.save(path, old)
-                mark.write_text(fingerprint(texts[: len(old)]))
-                bar.advance(len(fresh))
-        encoder.close()
-    return old[:count]
+
+def _encode(plan: Plan, missing: list[tuple[list[str], Path]]) -> None:
+    import nearfield
+    from nearfield.progress import progress
+
+    total = sum(len(shard) for shard, _ in missing)
+    plan.say(f"encoding {total:,} short texts with all-MiniLM-L6-v2 (once; kept in {plan.cache})")
+    with nearfield.Encoder(bundle(plan), backend="onnx", precision="fp32") as encoder, progress("encoding short texts", total) as bar:
+        for shard, path in missing:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = path.with_suffix(".part")
+            with part.open("wb") as file:
+                np.save(file, encoder.encode(shard))
+            os.replace(part, path)  # a run that is stopped leaves no half shard
+            bar.advance(len(shard))
 
 
 def clustered(rows: int, queries: int, *, dim: int = DIM, seed: int = SEED, noise: float = 0.7) -> tuple[np.ndarray, np.ndarray, str]:

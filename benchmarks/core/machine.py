@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import os
 import platform
 import re
@@ -28,8 +31,13 @@ LIBRARIES = (
     "sentence-transformers",
     "faiss-cpu",
     "hnswlib",
+    "usearch",
     "numba",
 )
+# Units that multiply bf16; without one, libraries widen the values and lose what bf16 promises.
+BF16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")
+# Suffixes with which the kernel writes the sizes of caches.
+SIZE_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 # More than this many runnable processes per core before we start: the figures below will be noisy.
 BUSY_LOAD = 0.5
 
@@ -65,6 +73,33 @@ def caches() -> list[dict[str, Any]]:
     return out
 
 
+def last_cache() -> tuple[str, int] | None:
+    """The name and the bytes of the largest cache level, ``("L3", 33554432)``; None where the system does not say."""
+    found = [(cache["level"], cache["size"]) for cache in caches() if cache["size"][-1:] in SIZE_UNITS]
+    if not found:
+        return None
+    level, size = max(found)
+    return f"L{level}", int(size[:-1]) * SIZE_UNITS[size[-1]]
+
+
+def home_of(size: int) -> str:
+    """Where ``size`` bytes that are read again and again come from: the last cache when they fit in it, otherwise DRAM; "" if unknown."""
+    cache = last_cache()
+    if cache is None:
+        return ""
+    return cache[0] if size <= cache[1] else "DRAM"
+
+
+def has_bf16() -> bool:
+    """Whether the CPU has an instruction that multiplies bf16."""
+    return bool(set(BF16_FLAGS) & flags())
+
+
+def flags() -> set[str]:
+    """Every instruction set that the CPU reports."""
+    return set(_field(_read("/proc/cpuinfo"), "flags", "Features").split())
+
+
 def memory_bytes() -> int:
     """Physical memory, or the container's limit where that is smaller; 0 where the system does not say."""
     total = _field(_read("/proc/meminfo"), "MemTotal")
@@ -98,7 +133,7 @@ def commit() -> str | None:
 def describe() -> dict[str, Any]:
     """The machine as a dictionary for the JSON."""
     cpuinfo = _read("/proc/cpuinfo")
-    present = set((_field(cpuinfo, "flags", "Features")).split())
+    present = flags()
     return {
         "cpu": _field(cpuinfo, "model name", "Processor") or platform.processor() or platform.machine(),
         "arch": platform.machine(),
@@ -168,3 +203,11 @@ def resident_bytes() -> int:
     """Resident memory of this process in bytes; 0 where the system does not say."""
     fields = _read("/proc/self/statm").split()
     return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") if fields else 0
+
+
+def settled_bytes() -> int:
+    """Resident bytes after garbage went back to the system, so that growth is what the next structure keeps."""
+    gc.collect()
+    with contextlib.suppress(AttributeError, OSError):  # glibc alone has it
+        ctypes.CDLL(None).malloc_trim(0)
+    return resident_bytes()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
 import nearfield
+from benchmarks.core import held
 from benchmarks.core.machine import version_of
 from benchmarks.core.plan import Plan
 
@@ -21,15 +23,21 @@ class Engine:
         name: as shown in the tables.
         make: what the suite calls to get the engine; its arguments are the suite's affair.
         distribution: the package on PyPI, for its version; None for nearfield.
-        needs: modules that must be importable.
-        precision: of its arithmetic, for the ceiling it is measured against: "f32" or "int8".
+        needs: modules that must be importable; ``"faiss:IndexX"`` also asks for a name in the module.
+        precision: of its arithmetic, for the ceiling it is measured against: "f32", "int8" or "bf16"; None for no multiply-adds.
+        value_bytes: bytes that it must read for each value of each row when it scans all of them.
+        linear: it answers the queries of a batch one after the other, so that a part of a batch gives the rate of the whole.
+        unable: says why this machine cannot run it, or None.
     """
 
     name: str
     make: Callable[..., Any]
     distribution: str | None = None
     needs: tuple[str, ...] = ()
-    precision: str = "f32"
+    precision: str | None = "f32"
+    value_bytes: float = 4.0
+    linear: bool = False
+    unable: Callable[[], str | None] = lambda: None
 
     @property
     def ours(self) -> bool:
@@ -41,10 +49,17 @@ class Engine:
 
     def missing(self) -> str | None:
         """The line that says why this engine cannot run here, or None."""
-        absent = [name for name in self.needs if find_spec(name) is None]
+        if reason := self.unable():
+            return f"skipped: {self.name} ({reason})"
+        absent = [name for name in self.needs if not _there(name)]
         if not absent:
             return None
         return f"skipped: {self.name} ({', '.join(absent)} not installed: pip install 'nearfield[bench]')"
+
+
+def _there(need: str) -> bool:
+    module, _, name = need.partition(":")
+    return find_spec(module) is not None and (not name or hasattr(import_module(module), name))
 
 
 def present(engines: Sequence[Engine], plan: Plan) -> list[Engine]:
@@ -54,6 +69,8 @@ def present(engines: Sequence[Engine], plan: Plan) -> list[Engine]:
         if not (engine.ours or plan.peers):
             continue
         line = engine.missing()
+        if line is None and plan.target in held.PEERS and engine.name.startswith(held.FREE):
+            line = f"skipped: {engine.name} (it cannot be held to {plan.target})"
         if line is None:
             out.append(engine)
         elif line not in plan.skipped:

@@ -26,6 +26,10 @@ class Plan:
         peers: run the peers beside us.
         threads: thread counts asked for; None leaves the choice to the suite (all cores; search also one).
         ceilings: what this machine can do at most, measured before the suites.
+        target: what everybody was held to (``"avx2"``), None for the best of the machine; see ``benchmarks.core.held``.
+        large: the score suite also runs on 1,000,000 rows.
+        data: a file of documents whose texts replace those found on this machine.
+        out: folder of the results; plots go there too.
         cache: folder for vectors, texts and the bundle; safe to delete, ignored by git.
         skipped: lines about peers that were not there.
     """
@@ -34,6 +38,10 @@ class Plan:
     peers: bool = True
     threads: tuple[int, ...] | None = None
     ceilings: Ceilings = field(default_factory=Ceilings)
+    target: str | None = None
+    large: bool = False
+    data: Path | None = None
+    out: Path = ROOT / "benchmarks" / "results"
     cache: Path = ROOT / "benchmarks" / "cache"
     skipped: list[str] = field(default_factory=list)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -11,7 +12,7 @@ from rich.table import Table
 from benchmarks.core.results import Row
 
 # Where stdout is a file or a pipe, rich assumes 80 columns and would cut the engines' names.
-PLAIN_WIDTH = 150
+PLAIN_WIDTH = 200
 
 
 def console() -> Console:
@@ -37,9 +38,22 @@ def quality(row: Row) -> str:
     return f"{row.quality:.{5 if row.quality_name and 'cosine' in row.quality_name else 4}f}"
 
 
+# Columns that only some suites fill: title, key of ``Row.params``, text of a value.
+EXTRAS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
+    ("recall", "recall", lambda value: f"{value:.4f}"),
+    ("MB read", "touched_bytes", lambda value: number(value / 1e6)),
+    ("from", "touched_from", str),
+    ("rescored, mean", "rescored_mean", lambda value: f"{value:,.1f}"),
+    ("max", "rescored_max", lambda value: f"{value:,}"),
+    ("growth", "growth", lambda value: f"{value:.2f}"),
+    ("rise", "rise", lambda value: f"{100 * value:+.0f} %"),
+    ("valley", "valley", lambda value: "valley" if value else "-"),
+)
+
+
 def cells(row: Row) -> list[str]:
     """The cells of one line, in the order of the table's columns."""
-    settings = f" (ef={row.params['ef']})" if "ef" in row.params else ""
+    settings = f" (ef={row.params['ef']})" if "ef" in row.params else f" ({row.params['shown']})" if "shown" in row.params else ""
     return [
         f"{row.engine} {row.version}{settings}",
         number(row.value),
@@ -49,6 +63,7 @@ def cells(row: Row) -> list[str]:
         quality(row),
         "-" if row.share is None else f"{100 * row.share:.1f} %",
         "-" if row.memory_bytes is None else f"{row.memory_bytes / 2**20:,.0f}",
+        *(text(row.params[key]) if key in row.params else "-" for _, key, text in EXTRAS),
     ]
 
 
@@ -56,6 +71,7 @@ def table(rows: Sequence[Row]) -> Table:
     """The table of one group. Columns without any figure are left out."""
     first = rows[0]
     names = ["engine", first.unit, "spread", "p50 ms", "p99 ms", first.quality_name or "quality", "of ceiling", "MiB"]
+    names += [title for title, _, _ in EXTRAS]
     body = [cells(row) for row in rows]
     kept = [i for i in range(len(names)) if i < 2 or any(line[i] != "-" for line in body)]
     out = Table()

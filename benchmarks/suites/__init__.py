@@ -9,7 +9,18 @@ from benchmarks.core.plan import Plan
 from benchmarks.core.results import Row
 
 # Order of running: cheapest caches first, so that a mistake in the set-up shows within a minute.
-NAMES = ("score", "search", "encode", "cuda")
+DEFAULT = ("score", "search", "encode", "cuda")
+# What each measures in a few words; the default ones together take a quarter of an hour, the others run only when they are named.
+NAMES = {
+    "score": "exact top-k, one query and 512",
+    "search": "graphs",
+    "encode": "text to vectors",
+    "cuda": "exact top-k on a GPU",
+    "score_sweep": "1 to 4,096 queries at once, with a plot",
+    "filter": "exact top-k among a part of the rows",
+    "approximate": "scans that may miss, at equal recall",
+}
+HELP = "; ".join(f"{name}: {what}" for name, what in NAMES.items()) + f". Without a name: {', '.join(DEFAULT)}"
 
 
 def load(name: str) -> Callable[[Plan], list[Row]]:

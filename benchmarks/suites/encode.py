@@ -22,6 +22,7 @@ from benchmarks.core.peers import Engine, present, set_threads
 from benchmarks.core.plan import Plan
 from benchmarks.core.quality import mean_cosine
 from benchmarks.core.results import Row
+from benchmarks.core.texts import fingerprint, texts_of_length
 from benchmarks.core.timing import Series, interleave
 
 # Peers take batches of 32, sorted by length; our Encoder makes its own batches from a token budget.
@@ -116,7 +117,7 @@ def run(plan: Plan) -> list[Row]:
         engines = present(ENGINES, plan)
         encoders = {engine.name: engine.make(bundle, model, threads) for engine in engines}
         for tokens, count in (QUICK_LENGTHS if plan.quick else LENGTHS).items():
-            texts = data.texts_of_length(plan, tokens, (plan.rounds + 1) * count)
+            texts = texts_of_length(plan, tokens, (plan.rounds + 1) * count)
             work = _Work(plan, engines, encoders, model, texts, tokens, threads)
             rows += work.throughput(count)
             if tokens == min(LENGTHS):
@@ -139,7 +140,7 @@ class _Work:
     def __post_init__(self) -> None:
         self.config = json.loads((self.model / "config.json").read_text(encoding="utf-8"))
         self.counts = _token_counts(self.model, self.texts)
-        made = f"API documentation ({data.fingerprint(self.texts)})"
+        made = f"API documentation ({fingerprint(self.texts)})"
         self.label = f"{len(self.texts):,} pieces of {made}, {np.mean(self.counts):.0f} tokens on average"
         self.cosines = self._cosines(self.texts[:BATCH])
 

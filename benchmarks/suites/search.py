@@ -7,9 +7,6 @@ for a graph: which bytes it touches depends on the search itself.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import gc
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,7 +16,7 @@ import numpy as np
 
 from benchmarks.core import data
 from benchmarks.core.ceilings import threads_text
-from benchmarks.core.machine import resident_bytes
+from benchmarks.core.machine import settled_bytes
 from benchmarks.core.peers import Engine, present, set_threads
 from benchmarks.core.plan import Plan, usable_cores
 from benchmarks.core.quality import exact_topk, recall_at_k
@@ -101,24 +98,16 @@ def build(plan: Plan, vectors: np.ndarray) -> list[Built]:
             break
         for engine in engines:
             plan.say(f"search: building {engine.name}, {len(vectors):,} rows, {threads_text(threads)}")
-            before = _settled_memory()
+            before = settled_bytes()
             begin = time.perf_counter()
             graph: Graph = engine.make(vectors.shape[1], len(vectors))
             graph.add(vectors, threads)
             seconds = time.perf_counter() - begin
             if number == 0:
-                built[engine.name] = Built(engine, graph, memory=max(0, _settled_memory() - before))
+                built[engine.name] = Built(engine, graph, memory=max(0, settled_bytes() - before))
             built[engine.name].graph = graph
             built[engine.name].seconds.append(seconds)
     return list(built.values())
-
-
-def _settled_memory() -> int:
-    """Resident bytes after garbage went back to the system, so that growth is what the next structure keeps."""
-    gc.collect()
-    with contextlib.suppress(AttributeError, OSError):  # glibc alone has it
-        ctypes.CDLL(None).malloc_trim(0)
-    return resident_bytes()
 
 
 def _build_row(item: Built, vectors: np.ndarray, label: str, threads: int) -> Row:
