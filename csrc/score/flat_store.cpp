@@ -8,6 +8,7 @@
 #include <shared_mutex>
 #include <string>
 
+#include "base/rounding.h"
 #include "codec/rows.h"
 #include "parallel/pool.h"
 #include "score/door.h"
@@ -22,19 +23,9 @@ using Writing = std::unique_lock<parallel::RwLock>;
 constexpr std::size_t kOwnSegmentRows = 4096;
 constexpr std::size_t kMinSegmentRows = 64;
 
-// A float32 that is not below the norm.
-float rounded_up(double norm) {
-  const float rounded = static_cast<float>(norm);
-  return rounded >= norm ? rounded : std::nextafter(rounded, std::numeric_limits<float>::infinity());
-}
-
 std::size_t checked_dim(std::size_t dim) {
   if (dim < 1 || dim > kMaxDim) throw InputError("dim: " + std::to_string(dim) + " given, 1 to " + std::to_string(kMaxDim) + " expected");
   return dim;
-}
-
-float stored_norm(const float* row, std::size_t dim) {
-  return std::min(rounded_up(std::sqrt(dot64(row, row, dim))), std::numeric_limits<float>::max());
 }
 
 }  // namespace
@@ -99,9 +90,8 @@ FlatStore::Encoded FlatStore::encode(MatrixView<float> rows, int threads) const 
       codec::encode_row(storage_, row, dim_, target);
       // From here on the row is what is stored of it.
       if (storage_ == Storage::bfloat16) codec::decode_row(storage_, target, dim_, place.data());
-      encoded.codes.encode(i, storage_ == Storage::bfloat16 ? place.data() : row, storage_ != Storage::int8);
-      if (storage_ == Storage::int8) codec::unpack_row(encoded.codes.view(), i, dim_, place.data());
-      encoded.norms[i] = stored_norm(storage_ == Storage::float32 ? row : place.data(), dim_);
+      const double square = encoded.codes.encode(i, storage_ == Storage::bfloat16 ? place.data() : row, storage_ != Storage::int8);
+      encoded.norms[i] = std::min(rounded_up(std::sqrt(square)), std::numeric_limits<float>::max());
     }
   }));
   return encoded;

@@ -14,7 +14,7 @@
 
 namespace nf::kernels {
 
-constexpr size_t kScanBlockRows = 16;
+constexpr size_t kScanBlockRows = 16, kScanGroupDims = 4;
 
 struct ScanI8Query {
   const int16_t* codes;

@@ -15,7 +15,7 @@ namespace nf::kernels {
 template <typename Lanes>
 struct ScanLoops {
   static constexpr size_t kUnit = 2 * Lanes::kRows;
-  static constexpr size_t kGroupBytes = 4 * kScanBlockRows;
+  static constexpr size_t kGroupBytes = kScanGroupDims * kScanBlockRows;
   static_assert(kScanBlockRows % kUnit == 0, "a unit lies in one block");
 
   // Q queries, one unit of rows that begins with row `first`.
