@@ -181,7 +181,24 @@ void FlatStore::search(MatrixView<float> queries, const Options& options, std::s
       std::lower_bound(tiles_.begin(), tiles_.end(), limit, [](const Tile& tile, std::size_t end) { return tile.first < end; }) - tiles_.begin());
   rows.slots = limit;
   rows.live = dead_count_ == 0 ? nullptr : live_.data();
+  if (options.guarantee < 1.0) rows.first_pass = first_pass(options.threads);
   score::search(rows, queries, options, answer);
+}
+
+// Called under the shared lock, so the rows stay as they are; whoever comes out of here finds all of them coded, and nothing is written
+// until an append, which takes the lock alone, has added more.
+const FirstPass* FlatStore::first_pass(int threads) const {
+  if (!FirstPass::fits(dim_)) return nullptr;
+  const std::lock_guard<std::mutex> coding(coding_);
+  if (first_pass_ == nullptr) first_pass_ = std::make_unique<FirstPass>(dim_, metric_, storage_, rotation_, threads);
+  first_pass_->extend(tiles_, threads);
+  return first_pass_.get();
+}
+
+void FlatStore::set_rotation(std::uint64_t seed) {
+  const Writing writing(lock_);
+  rotation_ = seed;
+  first_pass_.reset();
 }
 
 void FlatStore::get(const std::vector<std::uint64_t>& slots, float* out) const {

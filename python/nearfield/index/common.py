@@ -48,6 +48,19 @@ def check_threads(threads: int | None) -> int:
     return 0 if threads is None else check_whole(threads, "threads", 1, 2**16)
 
 
+def check_guarantee(guarantee: float | None) -> float:
+    """Returns a probability for the engine; None (certain) becomes 1.
+
+    >>> check_guarantee(None), check_guarantee(0.999)
+    (1.0, 0.999)
+    """
+    if guarantee is None:
+        return 1.0
+    if isinstance(guarantee, bool) or not isinstance(guarantee, (int, float, np.integer, np.floating)) or not 0 < guarantee <= 1:
+        raise InputError(f"guarantee: {guarantee!r} given, a probability above 0 and at most 1 expected (None and 1: exact for certain)")
+    return float(guarantee)
+
+
 def check_places(queries: int, k: int) -> None:
     """Refuses a result too large to mean anything."""
     if queries * k > MAX_PLACES:
