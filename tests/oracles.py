@@ -33,6 +33,24 @@ def int_dot_matrix(queries: npt.ArrayLike, rows: npt.ArrayLike) -> npt.NDArray[n
     return np.asarray(queries, np.int64) @ np.asarray(rows, np.int64).T
 
 
+def table_sums(tables: npt.ArrayLike, patterns: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """For tables (nq, groups * 16) and patterns (n, groups) of 0 to 15: the sums of the entries chosen, (nq, n)."""
+    t, r = np.asarray(tables, np.int64), np.asarray(patterns, np.int64)
+    entries = t.reshape(len(t), r.shape[1], 16)
+    return np.array([[sum(int(entries[i, g, row[g]]) for g in range(len(row))) for row in r] for i in range(len(t))], np.int64)
+
+
+def sphere_tail(dims: int, reach: float) -> float:
+    """The probability that one coordinate of a uniformly random unit vector lies above ``reach``, by the midpoint rule."""
+
+    def area(start: float) -> float:
+        width = (1 - start) / 200_000
+        middles = start + width * (np.arange(200_000) + 0.5)
+        return float(np.sum((1 - middles**2) ** ((dims - 3) / 2))) * width
+
+    return area(reach) / area(-1.0)
+
+
 def unit_rows(rows: npt.ArrayLike) -> npt.NDArray[np.float32]:
     """Rows divided by their norm in float64, rounded once to float32; zero rows stay zero."""
     values = np.asarray(rows, np.float64)

@@ -32,10 +32,11 @@ void append(FlatStore& store, const Array<float>& vectors, const Array<std::int6
 }
 
 py::tuple search(const FlatStore& store, const Array<float>& queries, std::size_t k, std::size_t limit, const MaybeMask& mask, const MaybeBias& bias,
-                 int threads) {
+                 double guarantee, int threads) {
   const MatrixView<float> q = matrix(queries, store.dim(), "queries");
   score::Options options;
   options.k = k;
+  options.guarantee = guarantee;
   options.threads = parallel::resolve_threads(threads);
   if (mask) {
     const MatrixView<bool> given = aligned_with(*mask, q.rows, limit, "filter");
@@ -104,10 +105,12 @@ void register_flat(py::module_& m) {
       .def("append", &append, py::arg("vectors").noconvert(), py::arg("dead").noconvert(), py::arg("threads") = 0,
            "Appends rows (n, dim) and marks slots dead, as one step for every search.")
       .def("search", &search, py::arg("queries").noconvert(), py::arg("k"), py::arg("limit"), py::arg("mask").noconvert() = py::none(),
-           py::arg("bias").noconvert() = py::none(), py::arg("threads") = 0,
-           "The exact k best live rows among slots 0..limit-1: slots (nq, k), scores (nq, k), counts (nq,), rows rescored (nq,).")
+           py::arg("bias").noconvert() = py::none(), py::arg("guarantee") = 1.0, py::arg("threads") = 0,
+           "The exact k best live rows among slots 0..limit-1: slots (nq, k), scores (nq, k), counts (nq,), rows rescored (nq,). "
+           "With a guarantee below 1, each query's are the exact ones with that probability.")
       .def("score", &score_rows, py::arg("queries").noconvert(), py::arg("slots").noconvert(), py::arg("threads") = 0,
            "The exact scores of chosen slots (nq, m): float32 (nq, m), NaN where the slot is -1.")
+      .def("set_rotation", &FlatStore::set_rotation, py::arg("seed"), Release(), "Draws another rotation for searches with a guarantee below 1.")
       .def("get", &get, py::arg("slots").noconvert(), "The stored rows: float32 (n, dim).")
       .def("live_slots", &live_slots, "The slots of live rows, rising.")
       .def("compacted", &FlatStore::compacted, Release(), "A new store of the live rows alone, renumbered from 0 in order.")

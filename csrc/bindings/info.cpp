@@ -30,6 +30,7 @@ py::dict kernel_targets() {
   names["l2sqr_f32"] = kernels::l2sqr_f32().target();
   names["dot_i8"] = kernels::dot_i8().target();
   names["scan_i8"] = kernels::scan_i8().target();
+  names["scan_1bit"] = kernels::scan_1bit().target();
   return names;
 }
 

@@ -8,7 +8,9 @@
 #include "bindings/arrays.h"
 #include "bindings/module.h"
 #include "codec/packed.h"
+#include "codec/rotation.h"
 #include "kernels/dispatch.h"
+#include "score/signs.h"
 
 namespace py = pybind11;
 
@@ -125,6 +127,47 @@ py::array_t<std::int64_t> scan_i8(const Array<std::int16_t>& queries, const Arra
   return out;
 }
 
+// Packs sign bits (n, groups, 4) as the one-bit scan wants them and runs it: one row (query, row, sum) for each hit.
+py::array_t<std::int64_t> scan_1bit(const Array<std::uint8_t>& tables, const Array<std::uint8_t>& patterns, const Array<float>& factor,
+                                    const Array<float>& error, const Array<float>& add, float step, float shift, float slack, float cut) {
+  const MatrixView<std::uint8_t> r = matrix(patterns, "patterns");
+  const std::size_t groups = r.cols, rows = static_cast<std::size_t>(factor.size());
+  const MatrixView<std::uint8_t> t = matrix(tables, groups * kernels::kSignGroupBytes, "tables");
+  if (groups % kernels::kSignGroupUnit != 0 || r.rows != rows || static_cast<std::size_t>(error.size()) != rows ||
+      static_cast<std::size_t>(add.size()) != rows || rows % kernels::kSignBlockRows != 0) {
+    throw InputError("factor, error and add: one value for each row of whole blocks, and whole units of groups, expected");
+  }
+  std::vector<std::uint8_t> packed(rows * groups / 2, 0);
+  for (std::size_t j = 0; j < rows; ++j) {
+    const std::size_t row = j % kernels::kSignBlockRows, block = j / kernels::kSignBlockRows * groups;
+    for (std::size_t g = 0; g < groups; ++g) {
+      const unsigned half = static_cast<unsigned>(row / kernels::kSignGroupBytes * 4);
+      std::uint8_t& byte = packed[(block + g) * kernels::kSignGroupBytes + row % kernels::kSignGroupBytes];
+      byte = static_cast<std::uint8_t>(byte | (r.row(j)[g] & 15u) << half);
+    }
+  }
+  std::vector<kernels::Scan1BitQuery> each;
+  for (std::size_t i = 0; i < t.rows; ++i) each.push_back({t.row(i), step, shift, slack, cut, add.data()});
+  const kernels::Scan1BitRows given{packed.data(), rows / kernels::kSignBlockRows, groups, factor.data(), error.data()};
+  std::vector<kernels::Scan1BitHit> hits(t.rows * rows);
+  const std::size_t found = kernels::scan_1bit().scan(each.data(), t.rows, &given, hits.data());
+  py::array_t<std::int64_t> out({found, std::size_t{3}});
+  for (std::size_t h = 0; h < found; ++h) {
+    out.mutable_at(h, 0) = hits[h].query;
+    out.mutable_at(h, 1) = hits[h].row;
+    out.mutable_at(h, 2) = hits[h].sum;
+  }
+  return out;
+}
+
+// The rotation of codec/rotation.h applied to rows (n, d).
+py::array_t<float> rotate(const Array<float>& rows, std::uint64_t seed) {
+  const MatrixView<float> r = matrix(rows, "rows");
+  py::array_t<float> out({r.rows, r.cols});
+  codec::Rotation(r.cols, seed, 1).apply(r.data, r.rows, out.mutable_data());
+  return out;
+}
+
 }  // namespace
 
 void register_kernels(py::module_& m) {
@@ -137,6 +180,13 @@ void register_kernels(py::module_& m) {
         "Pairs with factor * scale * product + slack * error + add >= cut, and, where the active target takes low codes, the same with "
         "product + low / 254 and fine_cut: query, row, product, low (m, 4); rows beyond the given ones are zero.");
   m.def("scan_i8_code_max", [] { return kernels::scan_i8().code_max; }, "The largest query code that the active target takes: 127 or 32767.");
+  m.def("scan_1bit", &scan_1bit, py::arg("tables").noconvert(), py::arg("patterns").noconvert(), py::arg("factor").noconvert(),
+        py::arg("error").noconvert(), py::arg("add").noconvert(), py::arg("step"), py::arg("shift"), py::arg("slack"), py::arg("cut"),
+        "Pairs with factor * (step * sum + shift) + slack * error + add >= cut, sums of the entries in tables (nq, 16 groups) that patterns (n, groups) "
+        "choose: query, row, sum (m, 3).");
+  m.def("rotate", &rotate, py::arg("rows").noconvert(), py::arg("seed"), "Rows (n, d) under the random rotation of this seed: (n, d).");
+  m.def("sphere_reach", &score::sphere_reach, py::arg("dims"), py::arg("chance"),
+        "What one coordinate of a random unit vector exceeds with at most this chance.");
 }
 
 }  // namespace nf::bindings

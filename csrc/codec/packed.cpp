@@ -6,17 +6,14 @@
 #include <limits>
 #include <vector>
 
+#include "base/rounding.h"
+
 namespace nf::codec {
 namespace {
 
 constexpr float kCodeMax = 127.0f;
 // Adding 1.5 * 2^23 to a float32 below 2^22 leaves its nearest integer in the low bits, in baseline vector code.
 constexpr float kToInteger = 0x1.8p23f;
-
-float rounded_up(double value) {
-  const float rounded = static_cast<float>(value);
-  return rounded >= value ? rounded : std::nextafter(rounded, std::numeric_limits<float>::infinity());
-}
 
 std::size_t offset_of(std::size_t place, std::size_t dim) {
   return place / kPackRows * packed_groups(dim) * kPackRows * kPackDims + place % kPackRows * kPackDims;
@@ -70,7 +67,7 @@ PackedRows::PackedRows(std::size_t rows, std::size_t dim) : dim_(dim), codes_(pa
   codes_.zero();
 }
 
-void PackedRows::encode(std::size_t place, const float* row, bool rest) {
+double PackedRows::encode(std::size_t place, const float* row, bool rest) {
   float peak = 0.0f;
   for (std::size_t i = 0; i < dim_; ++i) peak = std::max(peak, std::fabs(row[i]));
   const float scale = scale_for(peak);
@@ -87,6 +84,7 @@ void PackedRows::encode(std::size_t place, const float* row, bool rest) {
   error_[place] = rest ? std::min(rounded_up(std::sqrt(left) * (1.0 + 0x1p-30)), std::numeric_limits<float>::max()) : 0.0f;
   std::int8_t* const to = codes_.data() + offset_of(place, dim_);
   for (std::size_t g = 0; g < packed_groups(dim_); ++g) std::memcpy(to + g * kPackRows * kPackDims, codes.data() + g * kPackDims, kPackDims);
+  return square;
 }
 
 void PackedRows::copy(std::size_t place, const PackedView& from, std::size_t index) {

@@ -10,11 +10,12 @@
 #include <cstdint>
 
 #include "base/aligned.h"
+#include "kernels/scan_i8/contract.h"
 
 namespace nf::codec {
 
-constexpr std::size_t kPackRows = 16;
-constexpr std::size_t kPackDims = 4;
+constexpr std::size_t kPackRows = kernels::kScanBlockRows;
+constexpr std::size_t kPackDims = kernels::kScanGroupDims;
 
 inline std::size_t packed_groups(std::size_t dim) { return (dim + kPackDims - 1) / kPackDims; }
 inline std::size_t packed_blocks(std::size_t rows) { return (rows + kPackRows - 1) / kPackRows; }
@@ -44,7 +45,8 @@ class PackedRows {
 
   // Different places may be written by different threads at the same time. `rest` says whether the row is kept beside its codes (then what
   // they leave out counts as error) or is from now on what they say. Values too large for the scale become the largest code.
-  void encode(std::size_t place, const float* row, bool rest);
+  // Returns the squared length of the row that is kept.
+  double encode(std::size_t place, const float* row, bool rest);
   void copy(std::size_t place, const PackedView& from, std::size_t index);
 
   PackedView view() const { return {codes_.data(), scale_.data(), error_.data(), square_.data()}; }

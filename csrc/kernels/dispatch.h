@@ -7,6 +7,7 @@
 #include "kernels/dot_f32/contract.h"
 #include "kernels/dot_i8/contract.h"
 #include "kernels/l2sqr_f32/contract.h"
+#include "kernels/scan_1bit/contract.h"
 #include "kernels/scan_i8/contract.h"
 
 namespace nf::kernels {
@@ -15,5 +16,6 @@ const DotF32& dot_f32();
 const L2SqrF32& l2sqr_f32();
 const DotI8& dot_i8();
 const ScanI8& scan_i8();
+const Scan1Bit& scan_1bit();
 
 }  // namespace nf::kernels

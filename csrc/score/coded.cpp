@@ -4,6 +4,8 @@
 #include <cmath>
 #include <limits>
 
+#include "base/rounding.h"
+
 namespace nf::score {
 namespace {
 
@@ -12,13 +14,6 @@ constexpr double kMinNorm = 0x1p-40, kMaxNorm = 0x1p40;
 constexpr double kUnderflow = 0x1p-70;
 // Eight float32 roundings, each 2^-24 of a partial result, with room (kernels/scan_i8/contract.h).
 constexpr double kFloatError = 0x1p-20;
-
-float rounded_down(double value) {
-  const float rounded = static_cast<float>(value);
-  return rounded > value ? std::nextafter(rounded, -std::numeric_limits<float>::infinity()) : rounded;
-}
-
-float rounded_up(double value) { return -rounded_down(-value); }
 
 }  // namespace
 

@@ -12,6 +12,7 @@ void Collector::raise_threshold() {
   std::nth_element(kept_.begin(), kth, kept_.end(), [](const Candidate& a, const Candidate& b) { return a.lower > b.lower; });
   threshold_ = std::max(threshold_, kth->lower);
   kept_.erase(std::remove_if(kept_.begin(), kept_.end(), [this](const Candidate& each) { return each.upper < threshold_; }), kept_.end());
+  settled_ = kept_.size();
 }
 
 void Collector::make_exact(Candidate& candidate, const ExactScore& exact) {
@@ -29,6 +30,7 @@ void Collector::shrink(const ExactScore& exact) {
   std::nth_element(kept_.begin(), kth, kept_.end(), ranks_before);
   threshold_ = std::max(threshold_, kth->lower);
   kept_.resize(k_);
+  settled_ = k_;
 }
 
 const std::vector<Candidate>& Collector::finish(const ExactScore& exact) {

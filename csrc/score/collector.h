@@ -1,6 +1,7 @@
 // The running top-k of one query: candidates as intervals that hold their exact score, narrowed to exact scores only where it matters.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -41,6 +42,11 @@ class Collector {
     offer(Candidate{score, score, slot}, exact);
   }
 
+  // Raises the threshold when enough candidates have come since it last was (about k): worth its while where their intervals are narrow.
+  void settle() {
+    if (kept_.size() >= settled_ + std::max<std::size_t>(k_, 8)) raise_threshold();
+  }
+
   // Takes over what another part of the rows collected.
   void absorb(const Collector& other, const ExactScore& exact) {
     rescored_ += other.rescored_;
@@ -60,6 +66,7 @@ class Collector {
 
   std::size_t k_;
   std::size_t rescored_ = 0;
+  std::size_t settled_ = 0;  // candidates kept when the threshold was last raised
   std::size_t capacity_;  // memory stays bounded even when every row has the same score
   double threshold_ = -std::numeric_limits<double>::infinity();
   std::vector<Candidate> kept_;

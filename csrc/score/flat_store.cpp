@@ -8,6 +8,7 @@
 #include <shared_mutex>
 #include <string>
 
+#include "base/rounding.h"
 #include "codec/rows.h"
 #include "parallel/pool.h"
 #include "score/door.h"
@@ -23,19 +24,9 @@ using Writing = std::unique_lock<parallel::RwLock>;
 constexpr std::size_t kOwnSegmentRows = 4096;
 constexpr std::size_t kMinSegmentRows = 64;
 
-// A float32 that is not below the norm.
-float rounded_up(double norm) {
-  const float rounded = static_cast<float>(norm);
-  return rounded >= norm ? rounded : std::nextafter(rounded, std::numeric_limits<float>::infinity());
-}
-
 std::size_t checked_dim(std::size_t dim) {
   if (dim < 1 || dim > kMaxDim) throw InputError("dim: " + std::to_string(dim) + " given, 1 to " + std::to_string(kMaxDim) + " expected");
   return dim;
-}
-
-float stored_norm(const float* row, std::size_t dim) {
-  return std::min(rounded_up(std::sqrt(dot64(row, row, dim))), std::numeric_limits<float>::max());
 }
 
 }  // namespace
@@ -100,9 +91,8 @@ FlatStore::Encoded FlatStore::encode(MatrixView<float> rows, int threads) const 
       codec::encode_row(storage_, row, dim_, target);
       // From here on the row is what is stored of it.
       if (storage_ == Storage::bfloat16) codec::decode_row(storage_, target, dim_, place.data());
-      encoded.codes.encode(i, storage_ == Storage::bfloat16 ? place.data() : row, storage_ != Storage::int8);
-      if (storage_ == Storage::int8) codec::unpack_row(encoded.codes.view(), i, dim_, place.data());
-      encoded.norms[i] = stored_norm(storage_ == Storage::float32 ? row : place.data(), dim_);
+      const double square = encoded.codes.encode(i, storage_ == Storage::bfloat16 ? place.data() : row, storage_ != Storage::int8);
+      encoded.norms[i] = std::min(rounded_up(std::sqrt(square)), std::numeric_limits<float>::max());
     }
   }));
   return encoded;
@@ -183,7 +173,9 @@ void FlatStore::extend_tiles(const Segment& segment, const float* norms, std::si
 void FlatStore::search(MatrixView<float> queries, const Options& options, std::size_t limit, const Answer& answer) const {
   const Reading reading(lock_);
   if (limit > live_.size()) throw InputError("limit beyond the last slot");
-  score::search(rows_below(limit), queries, options, answer);
+  Rows rows = rows_below(limit);
+  if (options.guarantee < 1.0) rows.first_pass = first_pass(options.threads);
+  score::search(rows, queries, options, answer);
 }
 
 void FlatStore::score(MatrixView<float> queries, MatrixView<std::int64_t> slots, int threads, float* out) const {
@@ -202,6 +194,22 @@ Rows FlatStore::rows_below(std::size_t limit) const {
   rows.slots = limit;
   rows.live = dead_count_ == 0 ? nullptr : live_.data();
   return rows;
+}
+
+// Called under the shared lock, so the rows stay as they are; whoever comes out of here finds all of them coded, and nothing is written
+// until an append, which takes the lock alone, has added more.
+const FirstPass* FlatStore::first_pass(int threads) const {
+  if (!FirstPass::fits(dim_)) return nullptr;
+  const std::lock_guard<std::mutex> coding(coding_);
+  if (first_pass_ == nullptr) first_pass_ = std::make_unique<FirstPass>(dim_, metric_, storage_, rotation_, threads);
+  first_pass_->extend(tiles_, threads);
+  return first_pass_.get();
+}
+
+void FlatStore::set_rotation(std::uint64_t seed) {
+  const Writing writing(lock_);
+  rotation_ = seed;
+  first_pass_.reset();
 }
 
 void FlatStore::get(const std::vector<std::uint64_t>& slots, float* out) const {

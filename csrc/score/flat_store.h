@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,7 @@
 #include "base/view.h"
 #include "codec/packed.h"
 #include "parallel/rwlock.h"
+#include "score/first_pass.h"
 #include "score/scan.h"
 #include "storage/sections.h"
 
@@ -39,11 +41,14 @@ class FlatStore {
   // Throws InputError "vectors: row ..." for NaN, infinity or a norm beyond float32, and for a dead slot that does not exist.
   void append(MatrixView<float> rows, const std::vector<std::uint64_t>& dead, int threads);
 
-  // As score::search, over slots 0..limit-1 (limit <= slots()); mask and bias have `limit` columns.
+  // As score::search, over slots 0..limit-1 (limit <= slots()); mask and bias have `limit` columns. The first search with a guarantee below 1
+  // makes one-bit codes of the rows, later ones those of rows added since; other searches go on meanwhile, appends wait.
   void search(MatrixView<float> queries, const Options& options, std::size_t limit, const Answer& answer) const;
 
   // As score::gather, over all slots.
   void score(MatrixView<float> queries, MatrixView<std::int64_t> slots, int threads, float* out) const;
+  // Draws another rotation for the one-bit codes: the guarantee is a probability over it, which tests measure.
+  void set_rotation(std::uint64_t seed);
 
   // The stored rows (cosine: unit rows; decoded), dense. Throws InputError for a slot that does not exist.
   void get(const std::vector<std::uint64_t>& slots, float* out) const;
@@ -70,6 +75,7 @@ class FlatStore {
   };
 
   Rows rows_below(std::size_t limit) const;
+  const FirstPass* first_pass(int threads) const;
   Encoded room_for(std::size_t count) const;
   Encoded encode(MatrixView<float> rows, int threads) const;
   void reserve_for(std::size_t more);
@@ -87,6 +93,9 @@ class FlatStore {
   std::vector<Tile> tiles_;
   std::vector<std::uint8_t> live_;
   std::size_t dead_count_ = 0;
+  mutable std::mutex coding_;  // taken under lock_ only
+  mutable std::unique_ptr<FirstPass> first_pass_;
+  std::uint64_t rotation_ = 0;
 };
 
 }  // namespace nf::score

@@ -14,7 +14,9 @@
 #include "score/coded.h"
 #include "score/door.h"
 #include "score/exact.h"
+#include "score/patience.h"
 #include "score/plan.h"
+#include "score/signs.h"
 
 namespace nf::score {
 namespace {
@@ -26,9 +28,6 @@ constexpr std::size_t kMaxQueryBlock = 96;
 constexpr std::size_t kQueriesPerThread = 32;
 // Products below which a further thread costs more to wake (some 10 us) than it saves at 10^10 a second.
 constexpr std::size_t kProductsPerThread = 1 << 18;
-// Where codes let more than one pair in kCrowd through for kPatience scans running, they exclude too little to pay: the next kRespite tiles
-// are scanned in float32, then the codes get another chance.
-constexpr std::size_t kCrowd = 8, kPatience = 4, kRespite = 64;
 // Neighbouring tiles are scanned by their codes in one go, so that what a query needs before each scan costs little beside it: as many bytes
 // of codes as stay in a 512 KiB second-level cache while query after query passes over them. One tile at first and twice as many each time,
 // because a query's threshold moves only between scans.
@@ -54,9 +53,17 @@ struct Task {
   const kernels::L2SqrF32* l2sqr;
   const kernels::ScanI8* coded_scan;
   std::optional<CodedQueries> coded;  // absent where they are of no use
+  const kernels::Scan1Bit* sign_scan;
+  std::optional<SignQueries> signs;  // likewise, and without a first pass
 
   Task(const Rows& rows_, MatrixView<float> given, const Options& options_)
-      : rows(rows_), options(options_), queries(given.rows), dot(&kernels::dot_f32()), l2sqr(&kernels::l2sqr_f32()), coded_scan(&kernels::scan_i8()) {
+      : rows(rows_),
+        options(options_),
+        queries(given.rows),
+        dot(&kernels::dot_f32()),
+        l2sqr(&kernels::l2sqr_f32()),
+        coded_scan(&kernels::scan_i8()),
+        sign_scan(&kernels::scan_1bit()) {
     const bool unit = rows.metric == Metric::cosine;
     if (unit) unit_queries = AlignedBuffer<float>(given.rows * rows.dim);
     for (std::size_t i = 0; i < given.rows; ++i) {
@@ -69,7 +76,14 @@ struct Task {
       coded.emplace(rows.metric, rows.dim, queries, *coded_scan);
       if (!coded->usable()) coded.reset();
     }
+    if (rows.first_pass != nullptr && coded) {
+      signs.emplace(*rows.first_pass, rows.metric, rows.dim, queries, options.guarantee, useful_k());
+      if (!signs->usable()) signs.reset();
+    }
   }
+
+  // No query can have more answers than there are slots: a huge k must not size anything.
+  std::size_t useful_k() const { return std::max<std::size_t>(1, std::min<std::size_t>(options.k, rows.slots)); }
 
   bool allowed(std::size_t query, std::uint64_t slot) const {
     if (rows.live != nullptr && rows.live[slot] == 0) return false;
@@ -99,15 +113,19 @@ struct Scratch {
   std::vector<kernels::ScanI8Query> probes;
   std::vector<CodedBound> bounds;
   AlignedBuffer<kernels::ScanI8Hit> hits;
-  std::size_t span = 1;                  // tiles of the next scan by codes
-  std::size_t crowded = 0, respite = 0;  // scans in a row that were crowded; tiles left before codes are tried again
+  std::vector<kernels::Scan1BitQuery> sign_probes;
+  std::vector<kernels::Scan1BitHit> sign_hits;
+  Patience coded_patience, sign_patience;
+  std::size_t span = 1;  // tiles of the next scan by codes
 
   Scratch(const Task& task, std::size_t queries)
       : scores(queries * kTileRows),
         decoded(task.rows.storage == Storage::float32 ? 0 : (kTileRows + 1) * task.rows.dim),
         add(max_span(task.rows.dim) * kTileRows * (task.options.bias.rows > 1 ? queries : 1)),
         probes(task.coded ? queries : 0),
-        hits(task.coded ? queries * max_span(task.rows.dim) * kTileRows : 0) {
+        hits(task.coded ? queries * max_span(task.rows.dim) * kTileRows : 0),
+        sign_probes(task.signs ? queries : 0),
+        sign_hits(task.signs ? queries * kTileRows : 0) {
     add.zero();
   }
 };
@@ -210,25 +228,63 @@ std::size_t coded_run(const Task& task, std::size_t t, std::size_t end, std::siz
 std::size_t scanned_by_codes(const Task& task, std::size_t begin, std::size_t nq, std::size_t t, std::size_t end, Scratch& scratch, Collector* best,
                              const std::vector<ExactScore>& exact) {
   if (!task.coded) return 0;
-  if (scratch.respite != 0) {
-    --scratch.respite;
-    return 0;
-  }
+  if (scratch.coded_patience.resting()) return 0;
   Tile run;
   const std::size_t tiles = coded_run(task, t, end, scratch.span, run);
   if (!CodedBound::fits(run.max_norm)) return 0;
-  const std::size_t found = scan_codes(task, begin, nq, run, scratch, best, exact);
-  if (found * kCrowd > nq * run.count) {
-    scratch.span = 1;
-    if (++scratch.crowded == kPatience) {
-      scratch.crowded = 0;
-      scratch.respite = kRespite;
-    }
-  } else {
-    scratch.span = std::min(2 * scratch.span, max_span(task.rows.dim));
-    scratch.crowded = 0;
-  }
+  const bool crowded = scratch.coded_patience.learn(scan_codes(task, begin, nq, run, scratch, best, exact), nq * run.count);
+  // A tile at a time where the signs may take the next one.
+  scratch.span = crowded || task.signs ? 1 : std::min(2 * scratch.span, max_span(task.rows.dim));
   return tiles;
+}
+
+// Scans a tile by its signs. What they let through is bounded by float32 scores: an int8 row lies scattered over a block, so its codes would
+// cost more cache lines than the row itself. Returns how many pairs came through.
+std::size_t scan_signs(const Task& task, std::size_t begin, std::size_t nq, const Tile& tile, const SignTile& signs, Scratch& scratch, Collector* best,
+                       const std::vector<ExactScore>& exact) {
+  const std::size_t dim = task.rows.dim;
+  const MatrixView<float>& bias = task.options.bias;
+  const float* add = signs.base;
+  double max_add = static_cast<double>(signs.max_base);
+  for (std::size_t i = 0; i < nq; ++i) {
+    if (bias.data != nullptr && (bias.rows > 1 || i == 0)) {
+      const float* const given = bias.row(bias.rows > 1 ? begin + i : 0) + tile.first;
+      float* const place = scratch.add.data() + (bias.rows > 1 ? i * kTileRows : 0);
+      double largest = 0.0;
+      for (std::size_t j = 0; j < tile.count; ++j) {
+        place[j] = signs.base[j] + given[j];
+        largest = std::max(largest, std::fabs(static_cast<double>(given[j])));
+      }
+      add = place;
+      max_add = static_cast<double>(signs.max_base) + largest;
+    }
+    scratch.sign_probes[i] = task.signs->probe(begin + i, best[i].threshold(), signs, static_cast<double>(tile.max_norm), add, max_add);
+  }
+  const kernels::Scan1BitRows rows{signs.codes.codes, (tile.count + kernels::kSignBlockRows - 1) / kernels::kSignBlockRows, codec::sign_groups(dim),
+                                   signs.codes.factor, signs.codes.error};
+  const std::size_t found = task.sign_scan->scan(scratch.sign_probes.data(), nq, &rows, scratch.sign_hits.data());
+  const bool l2 = task.rows.metric == Metric::l2;
+  for (std::size_t h = 0; h < found; ++h) {
+    const kernels::Scan1BitHit& hit = scratch.sign_hits[h];
+    const std::uint64_t slot = tile.first + hit.row;
+    if (hit.row >= tile.count || !task.allowed(begin + hit.query, slot)) continue;
+    const Query& query = task.queries[begin + hit.query];
+    const float* const row = row_of(tile, task.rows.storage, dim, hit.row, scratch.decoded.data());
+    const double score = l2 ? -static_cast<double>(task.l2sqr->pair(query.scan, row, dim)) : static_cast<double>(task.dot->pair(query.scan, row, dim));
+    const Bound bound = Bound::of(task.rows.metric, dim, query, static_cast<double>(tile.max_norm));
+    best[hit.query].offer(bound.around(score, task.bias(begin + hit.query, slot), slot), exact[hit.query]);
+  }
+  for (std::size_t i = 0; i < nq && found != 0; ++i) best[i].settle();
+  return found;
+}
+
+// True where the tile was scanned by its signs.
+bool scanned_signs(const Task& task, std::size_t begin, std::size_t nq, const Tile& tile, std::size_t t, Scratch& scratch, Collector* best,
+                   const std::vector<ExactScore>& exact) {
+  if (!task.signs || !CodedBound::fits(tile.max_norm) || scratch.sign_patience.resting()) return false;
+  const std::size_t found = scan_signs(task, begin, nq, tile, task.rows.first_pass->tile(t), scratch, best, exact);
+  scratch.sign_patience.learn(found, nq * tile.count);
+  return true;
 }
 
 // The largest norm of a tile that nobody looked at, rounded up. In float32 where that is safe, while the rows are on their way through the
@@ -259,7 +315,9 @@ void scan(const Task& task, std::size_t begin, std::size_t end, std::size_t tile
     Tile tile = rows.tiles[t];
     tile.count = std::min<std::size_t>(tile.count, rows.slots - tile.first);
     if (rows.unchecked) tile.max_norm = checked_max_norm(task, tile);
-    done = task.any_allowed(tile) ? scanned_by_codes(task, begin, nq, t, tile_end, scratch, best, exact) : 1;
+    done = 1;
+    if (!task.any_allowed(tile) || scanned_signs(task, begin, nq, tile, t, scratch, best, exact)) continue;
+    done = scanned_by_codes(task, begin, nq, t, tile_end, scratch, best, exact);
     if (done != 0) continue;
     const float* values = reinterpret_cast<const float*>(tile.rows);
     if (rows.storage != Storage::float32) {
@@ -294,16 +352,13 @@ struct Output : Answer {
   }
 };
 
-// No query can have more answers than there are slots: a huge k must not size anything.
-std::size_t useful_k(const Task& task) { return std::max<std::size_t>(1, std::min<std::size_t>(task.options.k, task.rows.slots)); }
-
 Status by_queries(const Task& task, const Output& output) {
   const std::size_t size = query_block(task.rows.dim);
   return parallel::parallel_for(task.queries.size(), task.options.threads, [&](std::size_t begin, std::size_t end, std::size_t) {
     Scratch scratch(task, std::min(size, end - begin));
     for (std::size_t first = begin; first < end; first += size) {
       const std::size_t last = std::min(first + size, end);
-      std::vector<Collector> best(last - first, Collector(useful_k(task)));
+      std::vector<Collector> best(last - first, Collector(task.useful_k()));
       scan(task, first, last, 0, task.rows.tile_count, scratch, best.data());
       for (std::size_t i = first; i < last; ++i) output.write(i, best[i - first], exact_for(task, i, scratch));
     }
@@ -315,7 +370,7 @@ Status by_rows(const Task& task, const Output& output) {
   const std::size_t parts = std::max<std::size_t>(1, std::min<std::size_t>(tiles, static_cast<std::size_t>(task.options.threads)));
   for (std::size_t first = 0; first < task.queries.size(); first += size) {
     const std::size_t last = std::min(first + size, task.queries.size());
-    std::vector<std::vector<Collector>> best(parts, std::vector<Collector>(last - first, Collector(useful_k(task))));
+    std::vector<std::vector<Collector>> best(parts, std::vector<Collector>(last - first, Collector(task.useful_k())));
     Status status = parallel::parallel_for(tiles, static_cast<int>(parts), [&](std::size_t begin, std::size_t end, std::size_t part) {
       Scratch scratch(task, last - first);
       scan(task, first, last, begin, end, scratch, best[part].data());

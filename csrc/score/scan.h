@@ -30,6 +30,8 @@ struct Tile {
 // Row `index` of the tile as float32: where it lies, or decoded into `place`.
 const float* row_of(const Tile& tile, Storage storage, std::size_t dim, std::size_t index, float* place);
 
+class FirstPass;
+
 // The rows to search, borrowed: tiles in rising slot order without gaps from slot 0; the last one may reach beyond `slots`.
 struct Rows {
   std::size_t dim = 0;
@@ -39,12 +41,16 @@ struct Rows {
   std::size_t tile_count = 0;
   std::uint64_t slots = 0;
   const std::uint8_t* live = nullptr;  // one byte per slot, null when all are live
+  const FirstPass* first_pass = nullptr;  // one-bit codes of the same tiles, for a guarantee below 1
   bool unchecked = false;              // float32 rows that nobody looked at: their norms are found, and bad rows refused, as tiles are scanned
 };
 
 struct Options {
   std::size_t k = 10;
   int threads = 1;
+  // Below 1: the probability, over the first pass's rotation, with which each query's answer is the exact one. Rows without one-bit codes are
+  // searched exactly all the same.
+  double guarantee = 1.0;
   // By slot, each (1 or nq, rows.slots); null when absent. Bias values are finite.
   MatrixView<std::uint8_t> mask;
   MatrixView<float> bias;

@@ -8,6 +8,7 @@
 #include "kernels/dot_f32/contract.h"
 #include "kernels/dot_i8/contract.h"
 #include "kernels/l2sqr_f32/contract.h"
+#include "kernels/scan_1bit/contract.h"
 
 namespace {
 
@@ -31,6 +32,34 @@ void compare(const Kernel& kernel, const Kernel& scalar, const char* name, size_
   }
 }
 
+// Small whole numbers and powers of two, so both sides' float tests are exact.
+void compare_sign_scans(size_t groups, size_t nq, size_t blocks) {
+  const size_t places = blocks * kSignBlockRows;
+  std::vector<uint8_t> tables(nq * groups * kSignGroupBytes), codes(blocks * groups * kSignGroupBytes);
+  for (uint8_t& value : tables) value = static_cast<uint8_t>(std::rand() % 256);
+  for (uint8_t& value : codes) value = static_cast<uint8_t>(std::rand() % 256);
+  std::vector<float> factor, error, add;
+  for (size_t j = 0; j < places; ++j) {
+    factor.push_back(static_cast<float>(1 + j % 3));
+    error.push_back(static_cast<float>(j % 7));
+    add.push_back(static_cast<float>(j % 5) - 2.0f);
+  }
+  std::vector<Scan1BitQuery> queries;
+  const float middle = 127.5f * static_cast<float>(groups);
+  for (size_t i = 0; i < nq; ++i) queries.push_back({tables.data() + i * groups * kSignGroupBytes, 1.0f, -middle, 2.0f, static_cast<float>(i), add.data()});
+  const Scan1BitRows given{codes.data(), blocks, groups, factor.data(), error.data()};
+  std::vector<Scan1BitHit> got(nq * places), want(nq * places);
+  got.resize(scan_1bit_avx512.scan(queries.data(), nq, &given, got.data()));
+  want.resize(scan_1bit_scalar.scan(queries.data(), nq, &given, want.data()));
+  const auto key = [places](const Scan1BitHit& hit) { return hit.query * places + hit.row; };
+  const auto before = [&](const Scan1BitHit& a, const Scan1BitHit& b) { return key(a) < key(b); };
+  std::sort(got.begin(), got.end(), before);
+  std::sort(want.begin(), want.end(), before);
+  bool same = got.size() == want.size() && !want.empty() && want.size() < nq * places;
+  for (size_t h = 0; same && h < want.size(); ++h) same = key(got[h]) == key(want[h]) && got[h].sum == want[h].sum;
+  expect(same, "scan_1bit", groups * kSignGroupDims);
+}
+
 }  // namespace
 
 int main() {
@@ -41,7 +70,10 @@ int main() {
     compare(l2sqr_f32_avx512, l2sqr_f32_scalar, "l2sqr_f32", dim, bound, float{}, float{});
     compare(dot_i8_avx512, dot_i8_scalar, "dot_i8", dim, 0.0, int8_t{}, int32_t{});
   }
-  std::printf("%s %s %s", dot_f32_avx512.target(), l2sqr_f32_avx512.target(), dot_i8_avx512.target());
+  for (const size_t groups : {4, 12, 96, 256}) {
+    for (const size_t nq : {1, 2, 5, 6, 7, 13}) compare_sign_scans(groups, nq, 3);
+  }
+  std::printf("%s %s %s %s", dot_f32_avx512.target(), l2sqr_f32_avx512.target(), dot_i8_avx512.target(), scan_1bit_avx512.target());
   for (const ScanI8* kernel : {&scan_i8_scalar, &scan_i8_avxvnni, &scan_i8_avx512, &scan_i8_avx512vnni, &scan_i8_amx}) {
     compare_scans(*kernel);
     std::printf(" %s", kernel->target());

@@ -57,6 +57,18 @@ inline simde__m512i _mm512_madd_epi16(simde__m512i a, simde__m512i b) {
   return out;
 }
 
+#undef _mm512_cvtepu16_epi32
+
+inline simde__m512i _mm512_cvtepu16_epi32(simde__m256i v) {
+  uint16_t from[16];
+  int32_t to[16];
+  memcpy(from, &v, sizeof(from));
+  for (int i = 0; i < 16; ++i) to[i] = from[i];
+  simde__m512i out;
+  memcpy(&out, to, sizeof(out));
+  return out;
+}
+
 #undef _mm512_cvtepi32_ps
 
 inline simde__m512 _mm512_cvtepi32_ps(simde__m512i v) {

@@ -20,7 +20,7 @@
 
 namespace nf::kernels {
 
-constexpr size_t kScanBlockRows = 16;
+constexpr size_t kScanBlockRows = 16, kScanGroupDims = 4;
 constexpr size_t kScanStride = 64;
 constexpr int kWideCodes = 32767, kNarrowCodes = 127;
 // Half a step of the first codes is kNarrowCodes steps of the second.

@@ -22,7 +22,7 @@ template <typename Lanes>
 struct ScanLoops {
   static constexpr size_t kUnit = Lanes::kRegisters * Lanes::kRows;
   static constexpr size_t kPart = kUnit / Lanes::kParts;
-  static constexpr size_t kGroupBytes = 4 * kScanBlockRows;
+  static constexpr size_t kGroupBytes = kScanGroupDims * kScanBlockRows;
   static_assert(kScanBlockRows % kPart == 0, "the rows of one register of products lie in one block");
 
   static inline const int8_t* place(const ScanI8Rows& rows, size_t row) {

@@ -60,6 +60,19 @@ def by_slot(filter: Any, bias: Any, ids: IdMap, engine: Engine, limit: int, quer
     return slot_mask(filter, ids, live, limit, queries), slot_bias(bias, live, limit, queries)
 
 
+def check_guarantee(guarantee: float | None) -> float:
+    """Returns a probability for the engine; None (certain) becomes 1.
+
+    >>> check_guarantee(None), check_guarantee(0.999)
+    (1.0, 0.999)
+    """
+    if guarantee is None:
+        return 1.0
+    if isinstance(guarantee, bool) or not isinstance(guarantee, (int, float, np.integer, np.floating)) or not 0 < guarantee <= 1:
+        raise InputError(f"guarantee: {guarantee!r} given, a probability above 0 and at most 1 expected (None and 1: exact for certain)")
+    return float(guarantee)
+
+
 def slot_mask(filter: Any, ids: IdMap, live: IntArray, limit: int, queries: int) -> BoolArray | None:
     """Turns a filter into a mask by slot, shape (1 or queries, limit).
 
