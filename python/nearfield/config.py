@@ -26,8 +26,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "max_grad_norm": (1e-6, 1e6),
     "warmup_fraction": (0, 1),
     "temperature": (1e-3, 10),
-    "anchor": (0, 1000),
-    "anchor_general": (0, 1000),
+    "pieces": (0, 2),
     "hard_negatives": (0, 64),
     "max_tokens_train": (4, 65536),
     "max_tokens_query": (4, 65536),
@@ -67,12 +66,10 @@ class TuneConfig:
         decay: shape of the fall to 0 after warmup, "linear" or "cosine". linear: ends small for longer, which suits a single pass.
         temperature: cosines are divided by this before the softmax. 0.05: the value that all-MiniLM and most sentence encoders were
             trained with (a scale of 20).
-        anchor: weight of the drift from the base over the step's own texts: the mean of 1 - cosine to the base's vectors. 1: held the drop
-            on general questions after 1,500 medical pairs to 0.5 points, from 0.9 with ``anchor_general`` alone and 2.0 with neither, at
-            the same gain; weight 3 over a whole run cost a third of the gain (docs/log.md). A forward pass of the base is a third of
-            the time. 0 switches it off.
-        anchor_general: weight of the same over texts about nothing in particular, made of the step's own by replacing their rare words
-            (``nearfield.tune.scramble``). 5: halved the drop and cost no gain; 20 cost some. A quarter of the time; 0 switches it off.
+        pieces: share of a second change that is added to the tuned weights against forgetting: the base learns for some steps to find its
+            documents again by random pieces of them (``nearfield.tune.pieces``). 0.5: gave back what 3,000 pairs had cost on general
+            questions and cost 0.1 points of the gain of 11 (docs/log.md). With a guard it is the middle of what is tried, and the least
+            that holds the guard is taken. About a minute; 0 switches it off.
         symmetric: also asks each document to find its query. False: retrieval asks in one direction only.
         hard_negatives: labelled negatives used per pair and step, rotating over the epochs. 1: each costs as much as a pair's own document.
         max_tokens_train: documents are cut to this many tokens in training and on the dev sub-corpus. 128: cost grows with length, and
@@ -124,8 +121,7 @@ class TuneConfig:
     warmup_fraction: float = 0.1
     decay: Decay = "linear"
     temperature: float = 0.05
-    anchor: float = 1.0
-    anchor_general: float = 5.0
+    pieces: float = 0.5
     symmetric: bool = False
     hard_negatives: int = 1
     max_tokens_train: int = 128

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,12 +34,11 @@ class Size:
     config: TuneConfig
 
 
-# The demo has no general set whose loss would be noticed, so the anchors, which nearly double the time of training, are off.
-FREE = TuneConfig(anchor=0, anchor_general=0)
+# The demo has no general set whose loss would be noticed: no pieces.
 # Encoding 8,000 documents twice and training on 4,000 pairs are the bulk of the full demo's time; everything else is a tenth of it.
-FULL = Size(8000, replace(FREE, max_pairs=4000, dev_queries=300, dev_documents=600))
+FULL = Size(8000, TuneConfig(pieces=0, max_pairs=4000, dev_queries=300, dev_documents=600))
 # Twelve steps of 32 pairs: fewer steps move a model too little, and smaller batches have too few negatives for this learning rate.
-QUICK = Size(800, replace(FREE, max_pairs=384, batch_size=32, dev_queries=80, dev_documents=160, eval_every=0.5, merge_trials=1))
+QUICK = Size(800, TuneConfig(pieces=0, max_pairs=384, batch_size=32, dev_queries=80, dev_documents=160, eval_every=0.5, merge_trials=1))
 
 # Questions about things every Python installation documents; the answers show what changed, the figures say by how much.
 QUESTIONS = (

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,10 +19,8 @@ from nearfield.tune.checkpoints import CheckpointStore, Tensors
 from nearfield.tune.devset import DevSet
 from nearfield.tune.embed import embed, vectors_of
 from nearfield.tune.interrupts import finish_first
-from nearfield.tune.losses import drift, info_nce
-from nearfield.tune.pairs import TokenIds
+from nearfield.tune.losses import info_nce
 from nearfield.tune.schedule import evaluation_steps, rate_at
-from nearfield.tune.scramble import Scrambler
 from nearfield.types import FloatArray
 
 Vectors = tuple[FloatArray, FloatArray]
@@ -68,18 +65,14 @@ class Trainer:
         store: opened; with ``resume`` its checkpoint is taken up.
         dtype: "float32" or "bfloat16".
         resume: whether the store has a checkpoint to go on from.
-        reference: the base, which training is anchored to; needed where ``config.anchor`` or ``config.anchor_general`` is above 0.
-        scrambler: makes the texts of the general anchor; needed where ``config.anchor_general`` is above 0.
     """
 
     def __init__(
-        self, tower: Tower, batches: Batches, dev: DevSet, config: TuneConfig, store: CheckpointStore, *, dtype: str, resume: bool,
-        reference: Tower | None = None, scrambler: Scrambler | None = None,
-    ) -> None:  # fmt: skip
+        self, tower: Tower, batches: Batches, dev: DevSet, config: TuneConfig, store: CheckpointStore, *, dtype: str, resume: bool
+    ) -> None:
         self.tower, self.batches, self.dev, self.config, self.store, self.dtype = tower, batches, dev, config, store, dtype
         self.parameters = {name: p for name, p in tower.model.named_parameters() if p.requires_grad}
         self.optimizer = make_optimizer(self.parameters, config)
-        self.reference, self.scrambler = reference, scrambler
         self.state = RunState()
         self.points = evaluation_steps(len(batches), config.eval_every) | {0}
         self.vectors: dict[int, Vectors] = {}  # the dev vectors at steps 0 and best_step, for the merge
@@ -132,11 +125,9 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        own = batch.queries + batch.documents
-        texts = own + (self.scrambler.texts(batch, state.step) if self.scrambler else [])
-        vectors = embed(self.tower, texts, chunk_rows=self.config.chunk_rows, dtype=self.dtype)
+        vectors = embed(self.tower, batch.queries + batch.documents, chunk_rows=self.config.chunk_rows, dtype=self.dtype)
         device = vectors.device
-        queries, documents = vectors[: len(batch.queries)], vectors[len(batch.queries) : len(own)]
+        queries, documents = vectors[: len(batch.queries)], vectors[len(batch.queries) :]
         loss = info_nce(
             queries[torch.from_numpy(batch.query_of).to(device)],
             documents,
@@ -145,7 +136,6 @@ class Trainer:
             temperature=self.config.temperature,
             symmetric=self.config.symmetric,
         )
-        loss = loss + self._anchor(vectors, texts, len(own))
         value = loss.item()
         self._refuse_unless_finite(value, "loss")
         loss.backward()  # type: ignore[no-untyped-call]
@@ -157,19 +147,6 @@ class Trainer:
             state.loss_sum += value
             state.loss_steps += 1
         bar.advance(len(batch), note=self._note(value))
-
-    def _anchor(self, vectors: torch.Tensor, texts: Sequence[TokenIds], own: int) -> torch.Tensor | float:
-        """The pull to the base: over the step's own texts, the first ``own`` of them, and over the scrambled ones behind."""
-        if self.reference is None:
-            return 0.0
-        weights = ((slice(0, own), self.config.anchor), (slice(own, None), self.config.anchor_general))
-        total: torch.Tensor | float = 0.0
-        for part, weight in weights:
-            if weight and texts[part]:
-                with torch.no_grad():
-                    base = embed(self.reference, texts[part], chunk_rows=self.config.chunk_rows, dtype=self.dtype)
-                total = total + weight * drift(vectors[part], base)
-        return total
 
     def _score(self, bar: Bar) -> None:
         state, began = self.state, time.monotonic()

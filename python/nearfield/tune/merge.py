@@ -19,11 +19,15 @@ from nearfield.types import FloatArray
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """nDCG@10 (0 to 1) at one alpha; ``guard`` is None where there is no guard set, or where it was not asked."""
+    """nDCG@10 (0 to 1) at one alpha; ``guard`` is None where there is no guard set, or where it was not asked.
+
+    ``pieces`` is the share of the pieces' change in the tuned weights (``nearfield.tune.pieces``).
+    """
 
     alpha: float
     dev: float
     guard: float | None
+    pieces: float = 0.0
 
 
 def interpolate(base: dict[str, torch.Tensor], tuned: dict[str, torch.Tensor], alpha: float) -> dict[str, torch.Tensor]:

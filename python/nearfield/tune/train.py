@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer
 
 from nearfield.config import TuneConfig
 from nearfield.data.dataset import Dataset
@@ -24,20 +23,20 @@ from nearfield.errors import InputError
 from nearfield.progress import progress as show_progress
 from nearfield.tune.batches import Batches
 from nearfield.tune.checkpoints import CheckpointStore, Tensors
+from nearfield.tune.choice import allowed_drop, choose_weights, summary
 from nearfield.tune.devset import DevSet, choose_devset
-from nearfield.tune.loop import Trainer, Vectors, encode_devset, model_weights
+from nearfield.tune.loop import Trainer, model_weights
 from nearfield.tune.memory import keep_freed_memory
-from nearfield.tune.merge import Point, blend, choose_alpha, interpolate
 from nearfield.tune.pairs import TokenIds, Tokenize, training_pairs
+from nearfield.tune.pieces import STEPS, tune_on_pieces
 from nearfield.tune.precision import choose_device, choose_dtype
-from nearfield.tune.scramble import Scrambler
 
 # Prose has 4 to 6 characters to a token, so this many nearly always hold as many tokens as are kept.
 FRONT_CHARACTERS = 8
 
 # Options that act after training, or on nothing it computes: a run may be resumed with others.
 AFTERWARDS = (
-    *("merge_alphas", "merge_trials", "guard_queries", "guard_documents", "guard_max_drop", "guard_margin"),
+    *("merge_alphas", "merge_trials", "pieces", "guard_queries", "guard_documents", "guard_max_drop", "guard_margin"),
     "checkpoint_minutes",
 )
 
@@ -49,8 +48,9 @@ class TrainResult:
     Attributes:
         model: a sentence-transformers folder with the chosen weights.
         alpha: the share of the tuned weights in them: 0 is the base, 1 the tuned model.
+        pieces: the share of what pieces change in those tuned weights (``nearfield.tune.pieces``).
         history: in order, an entry per dev score (kind "train": step, mean loss since the last, dev_ndcg, seconds) and per measured merge
-            (kind "merge": alpha, dev_ndcg, guard_ndcg).
+            (kind "merge": alpha, pieces, dev_ndcg, guard_ndcg).
         dev: nDCG@10 on the dev sub-corpus: base, tuned (the best checkpoint), chosen; its queries and documents; scoring_share, the
             share of the training time spent on scoring it.
         guard: the same three on the guard's dev sub-corpus and the allowed_drop; None without one.
@@ -64,6 +64,7 @@ class TrainResult:
 
     model: Path
     alpha: float
+    pieces: float
     history: list[dict[str, Any]]
     dev: dict[str, Any]
     guard: dict[str, Any] | None
@@ -120,14 +121,7 @@ def train(
         base_weights = {name: tensor.clone() for name, tensor in model_weights(tower).items()}
         _set_dropout(tower, config.dropout)
         batches = Batches(pairs, config)
-        reference = _load(base, device).eval().requires_grad_(False) if config.anchor or config.anchor_general else None
-        scrambler = None
-        if config.anchor_general:
-            scrambler = Scrambler(pairs, Tokenizer.from_file(str(weights_folder(base) / "tokenizer.json")), config.seed)
-        trainer = Trainer(
-            tower, batches, dev, config, store, dtype=dtype, resume=store.open(resume=resume), reference=reference,
-            scrambler=scrambler,
-        )  # fmt: skip
+        trainer = Trainer(tower, batches, dev, config, store, dtype=dtype, resume=store.open(resume=resume))
         # Only what is left: a resumed run's ETA would otherwise count the pairs of the earlier session as done in no time.
         left = len(pairs.pairs) * config.epochs - batches.pairs_before(trainer.state.step)
         with show_progress(f"tuning on {left:,} pairs ({dtype})", left, enabled=progress) as bar:
@@ -135,7 +129,8 @@ def train(
         tower.eval()
         began = time.monotonic()
         try:
-            chosen, points = _merge(trainer, base_weights, guard_dev, progress=progress)
+            changed = _changed_by_pieces(base, pairs.documents, config, device, dtype, progress=progress) if config.pieces else None
+            chosen, points = choose_weights(trainer, base_weights, changed, guard_dev, progress=progress)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"stopped after training, while merging; resume continues there, from {work}") from None
         model = _save_model(tower, work / "model")
@@ -144,17 +139,18 @@ def train(
         notes.append(f"{config.max_pairs:,} of {pairs.available:,} training pairs were used, chosen by the seed; max_pairs: null takes all")
     if state.stopped:
         notes.append(f"stopped early after step {state.step} of {len(batches)}: dev nDCG@10 was best at step {state.best_step}")
-    merged = [{"kind": "merge", "alpha": p.alpha, "dev_ndcg": p.dev, "guard_ndcg": p.guard} for p in points]
+    merged = [{"kind": "merge", "alpha": p.alpha, "pieces": p.pieces, "dev_ndcg": p.dev, "guard_ndcg": p.guard} for p in points]
     training = max(state.seconds - state.scoring_seconds, 1e-9)
     return TrainResult(
         model=model,
         alpha=chosen.alpha,
+        pieces=chosen.pieces,
         history=state.history + merged,
-        dev=_summary(points, chosen, "dev") | {
+        dev=summary(points, chosen, "dev") | {
             "queries": len(dev.queries), "documents": len(dev.documents), "scoring_share": state.scoring_seconds / max(state.seconds, 1e-9),
         },
-        guard=None if guard_dev is None else _summary(points, chosen, "guard") | {
-            "queries": len(guard_dev.queries), "documents": len(guard_dev.documents), "allowed_drop": _allowed_drop(config),
+        guard=None if guard_dev is None else summary(points, chosen, "guard") | {
+            "queries": len(guard_dev.queries), "documents": len(guard_dev.documents), "allowed_drop": allowed_drop(config),
         },
         steps=state.step,
         best_step=state.best_step,
@@ -239,6 +235,17 @@ def _load(base: Path, device: str) -> Tower:
         return Tower.load(base, device=device)
 
 
+def _changed_by_pieces(
+    base: Path, documents: Sequence[TokenIds], config: TuneConfig, device: str, dtype: str, *, progress: bool
+) -> Tensors:
+    """The base's weights after it has learned to find documents by pieces of them."""
+    tower, reference = _load(base, device), _load(base, device).eval().requires_grad_(False)
+    _set_dropout(tower, 0.0)
+    with show_progress("learning pieces of documents", STEPS, enabled=progress) as bar:
+        tune_on_pieces(tower, reference, documents, config, dtype=dtype, bar=bar)
+    return {name: tensor.detach().clone() for name, tensor in model_weights(tower).items()}
+
+
 def _set_dropout(tower: Tower, rate: float) -> None:
     """At rate 0 the model stays in evaluation mode, which switches off every form of dropout an architecture may have."""
     tower.train(rate > 0)
@@ -265,64 +272,6 @@ def _repeatable(seed: int, device: str) -> Iterator[None]:
         finally:
             torch.use_deterministic_algorithms(before)
             settings.fill_uninitialized_memory = fill
-
-
-def _allowed_drop(config: TuneConfig) -> float:
-    return max(config.guard_max_drop - config.guard_margin, 0.0)
-
-
-def _merge(trainer: Trainer, base: Tensors, guard: DevSet | None, *, progress: bool) -> tuple[Point, list[Point]]:
-    """Chooses alpha and leaves the merged weights in the trainer's tower."""
-    tower, config, dev = trainer.tower, trainer.config, trainer.dev
-    tuned = {name: tensor.to(tower.device) for name, tensor in trainer.best_weights().items()}
-    steps = 2 + min(config.merge_trials, sum(0 < alpha < 1 for alpha in config.merge_alphas))
-    with show_progress("merging with the base", steps, enabled=progress) as bar:
-
-        def use(alpha: float) -> None:
-            tower.model.load_state_dict(interpolate(base, tuned, alpha))
-
-        def encode(alpha: float, known: Vectors | None = None) -> tuple[Vectors, Vectors | None]:
-            use(alpha)
-            dev_vectors = known or trainer.dev_vectors(bar)
-            guard_vectors = encode_devset(tower, guard, config, trainer.dtype, bar) if guard else None
-            bar.advance(1)
-            return dev_vectors, guard_vectors
-
-        def measure(alpha: float, to_beat: float) -> Point:
-            """The guard is several times dev's size: where dev settles that the point is not chosen, it is not asked."""
-            use(alpha)
-            dev_ndcg = dev.ndcg(*trainer.dev_vectors(bar))
-            asked = guard is not None and dev_ndcg >= to_beat
-            guard_ndcg = guard.ndcg(*encode_devset(tower, guard, config, trainer.dtype, bar)) if guard and asked else None
-            bar.advance(1)
-            return Point(alpha, dev_ndcg, guard_ndcg)
-
-        def point(alpha: float, dev_vectors: Vectors, guard_vectors: Vectors | None) -> Point:
-            return Point(alpha, dev.ndcg(*dev_vectors), guard.ndcg(*guard_vectors) if guard and guard_vectors else None)
-
-        at_base = encode(0.0, trainer.vectors.get(0))
-        at_tuned = encode(1.0, trainer.vectors.get(trainer.state.best_step))
-        chosen, points = choose_alpha(
-            point(0.0, *at_base),
-            point(1.0, *at_tuned),
-            config.merge_alphas,
-            guess=lambda alpha: point(alpha, *(_blend(low, high, alpha) for low, high in zip(at_base, at_tuned, strict=True))),
-            measure=measure,
-            trials=config.merge_trials,
-            allowed_drop=_allowed_drop(config),
-        )
-        use(chosen.alpha)
-    return chosen, points
-
-
-def _blend(low: Vectors | None, high: Vectors | None, alpha: float) -> Any:
-    if low is None or high is None:
-        return None
-    return blend(low[0], high[0], alpha), blend(low[1], high[1], alpha)
-
-
-def _summary(points: list[Point], chosen: Point, name: str) -> dict[str, Any]:
-    return {"base": getattr(points[0], name), "tuned": getattr(points[-1], name), "chosen": getattr(chosen, name)}
 
 
 def _save_model(tower: Tower, folder: Path) -> Path:
