@@ -175,6 +175,9 @@ def test_masks_keep_what_they_say(kept: float) -> None:
 def test_a_tiny_approximate_suite_is_at_equal_recall(tiny_plan: Plan) -> None:
     pytest.importorskip("faiss")
     rows = approximate.run(tiny_plan, sizes=(2_000,))
+    ours = [row for row in rows if row.engine == "nearfield FlatIndex, guarantee = 0.999"]
+    assert [row.params["nq"] for row in ours] == [1, 8]
+    assert all(row.params["recall"] >= 0.99 for row in ours)
     refined = [row for row in rows if "refine" in row.engine]
     assert {row.engine for row in refined} == {"faiss RaBitQFastScan + refine", "faiss SQ8 + refine"}
     assert all(row.params["recall"] >= 0.99 for row in refined)  # of the queries that were checked for the target, those that were timed
