@@ -1,0 +1,116 @@
+// What one search knows (shared by its threads) and what each thread needs for it.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "base/aligned.h"
+#include "kernels/dispatch.h"
+#include "score/coded.h"
+#include "score/door.h"
+#include "score/patience.h"
+#include "score/plan.h"
+#include "score/scan.h"
+#include "score/signs.h"
+
+namespace nf::score {
+
+// Neighbouring tiles are scanned by their codes in one go, so that what a query needs before each scan costs little beside it: as many bytes
+// of codes as stay in a 512 KiB second-level cache while query after query passes over them. One tile at first and twice as many each time,
+// because a query's threshold moves only between scans.
+constexpr std::size_t kSpanBytes = 192 * 1024;
+constexpr std::size_t kMaxSpan = 16;
+
+inline std::size_t max_span(std::size_t dim) { return std::clamp<std::size_t>(kSpanBytes / (std::max<std::size_t>(dim, 1) * kTileRows), 1, kMaxSpan); }
+
+// Everything the threads share, read-only.
+struct Task {
+  const Rows& rows;
+  const Options& options;
+  std::vector<Query> queries;
+  AlignedBuffer<float> unit_queries;  // cosine only
+  const kernels::DotF32* dot;
+  const kernels::L2SqrF32* l2sqr;
+  const kernels::ScanI8* coded_scan;
+  std::optional<CodedQueries> coded;  // absent where they are of no use
+  const kernels::Scan1Bit* sign_scan;
+  std::optional<SignQueries> signs;  // likewise, and without a first pass
+
+  Task(const Rows& rows_, MatrixView<float> given, const Options& options_)
+      : rows(rows_),
+        options(options_),
+        queries(given.rows),
+        dot(&kernels::dot_f32()),
+        l2sqr(&kernels::l2sqr_f32()),
+        coded_scan(&kernels::scan_i8()),
+        sign_scan(&kernels::scan_1bit()) {
+    const bool unit = rows.metric == Metric::cosine;
+    if (unit) unit_queries = AlignedBuffer<float>(given.rows * rows.dim);
+    for (std::size_t i = 0; i < given.rows; ++i) {
+      const double norm = checked_norm(given.row(i), rows.dim, "queries", i);
+      float* const place = unit ? unit_queries.data() + i * rows.dim : nullptr;
+      if (unit) normalize(given.row(i), rows.dim, norm, place);
+      queries[i] = Query{given.row(i), unit ? place : given.row(i), norm};
+    }
+    if (rows.tile_count != 0 && rows.tiles[0].codes.codes != nullptr) {
+      coded.emplace(rows.metric, rows.dim, queries, *coded_scan);
+      if (!coded->usable()) coded.reset();
+    }
+    if (rows.first_pass != nullptr && coded) {
+      signs.emplace(*rows.first_pass, rows.metric, rows.dim, queries, options.guarantee, useful_k());
+      if (!signs->usable()) signs.reset();
+    }
+  }
+
+  // No query can have more answers than there are slots: a huge k must not size anything.
+  std::size_t useful_k() const { return std::max<std::size_t>(1, std::min<std::size_t>(options.k, rows.slots)); }
+
+  bool allowed(std::size_t query, std::uint64_t slot) const {
+    if (rows.live != nullptr && rows.live[slot] == 0) return false;
+    const MatrixView<std::uint8_t>& mask = options.mask;
+    return mask.data == nullptr || mask.row(mask.rows == 1 ? 0 : query)[slot] != 0;
+  }
+
+  double bias(std::size_t query, std::uint64_t slot) const {
+    const MatrixView<float>& bias = options.bias;
+    return bias.data == nullptr ? 0.0 : static_cast<double>(bias.row(bias.rows == 1 ? 0 : query)[slot]);
+  }
+
+  bool any_allowed(const Tile& tile) const {
+    if (options.mask.rows > 1) return true;
+    for (std::size_t j = 0; j < tile.count; ++j) {
+      if (allowed(0, tile.first + j)) return true;
+    }
+    return false;
+  }
+};
+
+// One thread's memory.
+struct Scratch {
+  AlignedBuffer<float> scores;
+  AlignedBuffer<float> decoded;  // a tile's rows, or one row while exact scores are computed
+  AlignedBuffer<float> add;      // row terms, one line for each query that has its own
+  std::vector<kernels::ScanI8Query> probes;
+  std::vector<CodedBound> bounds;
+  AlignedBuffer<kernels::ScanI8Hit> hits;
+  std::vector<kernels::Scan1BitQuery> sign_probes;
+  std::vector<kernels::Scan1BitHit> sign_hits;
+  Patience coded_patience, sign_patience;
+  std::size_t span = 1;  // tiles of the next scan by codes
+
+  Scratch(const Task& task, std::size_t queries)
+      : scores(queries * kTileRows),
+        decoded(task.rows.storage == Storage::float32 ? 0 : (kTileRows + 1) * task.rows.dim),
+        add(max_span(task.rows.dim) * kTileRows * (task.options.bias.rows > 1 ? queries : 1)),
+        probes(task.coded ? queries : 0),
+        hits(task.coded ? queries * max_span(task.rows.dim) * kTileRows : 0),
+        sign_probes(task.signs ? queries : 0),
+        sign_hits(task.signs ? queries * kTileRows : 0) {
+    add.zero();
+  }
+};
+
+}  // namespace nf::score
