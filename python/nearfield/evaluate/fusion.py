@@ -9,12 +9,12 @@ import numpy as np
 
 from nearfield.evaluate.run import Run
 
-# The constant of the paper, which found it good on its first collection and kept it for all others.
+# The paper's constant, fixed in a pilot study and left as it is for every collection; tuning it here would tune on the queries that judge.
 RRF_K = 60
 
 
 def fuse(first: Sequence[str | None], second: Sequence[str | None]) -> dict[str, float]:
-    """Each document's sum of ``1 / (60 + rank)`` over the lists that hold it (Cormack, Clarke and Buettcher, SIGIR 2009).
+    """Each document's sum of ``1 / (60 + rank)`` over the lists that hold it (Cormack, Clarke and Büttcher, SIGIR 2009).
 
     Args:
         first, second: document ids, best first, each at most once; None marks a missing place.

@@ -11,7 +11,6 @@ import logging
 import re
 import time
 from collections.abc import Sequence
-from importlib import metadata
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +21,8 @@ from nearfield.evaluate.run import Run
 from nearfield.metrics import DEPTH
 from nearfield.progress import progress
 
-# Lucene's defaults. On the dev queries of medquad, nl2bash and squad they are within 0.2 points of k1 = 1.5 or above it; 0.9 with b = 0.4,
-# another usual choice, loses 3 points of nDCG@10 on nl2bash (docs/verdict.md).
+# Lucene's defaults. On dev queries bm25s' own k1 of 1.5 loses 0.7 points of nDCG@10 on medquad, 0.9 with b = 0.4 (usual for long
+# passages) 2.0 on nl2bash, and nothing tried gains for sure anywhere (docs/verdict.md).
 K1, B = 1.2, 0.75
 # Runs of letters, digits and underscores in any script.
 WORD = re.compile(r"\w+")
@@ -126,7 +125,9 @@ def keyword_run(data: Dataset, *, split: str = "test", depth: int = DEPTH, show:
 
 def settings() -> str:
     """How the figures of BM25 came about, in one line for reports."""
+    from bm25s import __version__
+
     return (
-        f"Lucene's BM25, k1 {K1}, b {B}, by bm25s {metadata.version('bm25s')}; lower-cased words without stemming, English stop words "
+        f"Lucene's BM25, k1 {K1}, b {B}, by bm25s {__version__}; lower-cased words without stemming, English stop words "
         "left out of the queries"
     )
