@@ -54,11 +54,17 @@ def test_the_whole_way_on_a_users_file(run, pairs_file: Path, tiny_model: Path, 
     assert manifest["verdict"]["answer"] == report["verdict"]
     assert {"report.html", "run.json", "README.md", "golden.npz", "onnx/model.onnx", "onnx/model.int8.onnx"} <= set(manifest["files"])
     assert not (tmp_path / "bundle.work").exists()
+    baselines, advice = (report["evaluation"][name] for name in ("baselines", "advice"))
+    assert [baseline["name"] for baseline in baselines] == ["BM25", "BM25 + model"]
+    assert advice in report["sentence"]
+    assert advice in (bundle / "README.md").read_text()
+    assert manifest["metrics"]["baselines"] == baselines
 
     code, out, _ = run("eval", pairs_file, "--model", bundle, "--compare", tiny_model, "--json", "--quiet")
     again = json.loads(out)
     key = next(name for name in again["model"]["metrics"] if name.lower().startswith("ndcg"))
     assert again["model"]["metrics"][key] == pytest.approx(report["evaluation"]["model"]["metrics"][key], abs=1e-6)
+    assert again["baselines"][0]["metrics"] == baselines[0]["metrics"]
 
     assert run("index", pairs_file, "--model", bundle, "--out", index, "--quiet")[0] == 0
     code, out, _ = run("search", index, "what is the array", "-k", 3, "--json")

@@ -12,7 +12,7 @@ from typing import Any
 
 from nearfield._version import __version__
 
-LIBRARIES = ("numpy", "onnxruntime", "tokenizers", "torch", "transformers", "onnx", "safetensors", "pyarrow", "numba", "hnswlib")
+LIBRARIES = ("numpy", "onnxruntime", "tokenizers", "torch", "transformers", "onnx", "safetensors", "pyarrow", "numba", "hnswlib", "bm25s")
 
 
 def info() -> dict[str, Any]:

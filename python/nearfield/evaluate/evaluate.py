@@ -6,13 +6,14 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
 from nearfield.arrays import check_k
 from nearfield.data.dataset import Dataset
 from nearfield.errors import InputError
+from nearfield.evaluate.baselines import measure_baselines
 from nearfield.evaluate.results import EvalReport, GuardResult, QueryChange, SystemResult, metric_label
 from nearfield.evaluate.run import Run, make_run
 from nearfield.evaluate.significance import RESAMPLES, Paired, bootstrap_columns, paired, paired_columns
@@ -51,6 +52,9 @@ def evaluate(
     progress: bool = False,
 ) -> EvalReport:
     """Measures how well a model finds the relevant documents, by exact search over the whole corpus.
+
+    Keywords (BM25), alone and fused with the model, are measured beside it where ``nearfield[baselines]`` is installed; the report says how
+    to get them where it is not.
 
     Args:
         data: a dataset, or the path of one (JSONL, CSV, Parquet or a BEIR folder).
@@ -97,12 +101,16 @@ def evaluate(
     after, before = scored[0], scored[1] if compare is not None else None
     change = {} if before is None else _changes(before, after, seed)
     wins, losses, counts = ([], [], (0, 0, 0)) if before is None else _query_changes(dataset, split, before, after, k)
+    baselines, advice = measure_baselines(dataset, after.run, after.metrics, split=split, k=k, seed=seed, show=progress)
     verdict = None if before is None else _verdict(before, after, change, guard_result, k, guard_limit)
+    if verdict is not None:
+        verdict = replace(verdict, sentence=f"{verdict.sentence} {advice}")
     return EvalReport(
         data=dataset.name, data_fingerprint=dataset.fingerprint, split=split, k=k, depth=after.metrics.depth,
         documents=len(dataset.doc_ids), queries=len(after.metrics.query_ids), without_relevant=after.metrics.without_relevant,
         model=after.result, compare=None if before is None else before.result, change=change,
-        better=counts[0], worse=counts[1], same=counts[2], wins=wins, losses=losses, guard=guard_result, verdict=verdict,
+        better=counts[0], worse=counts[1], same=counts[2], wins=wins, losses=losses,
+        baselines=baselines, advice=advice, guard=guard_result, verdict=verdict,
         notes=notes + guard_notes, findings=[asdict(finding) for finding in dataset.findings],
         resamples=RESAMPLES, seed=seed, seconds=time.perf_counter() - start,
     )  # fmt: skip

@@ -13,7 +13,16 @@ from typing import Any
 
 from nearfield._version import __version__
 from nearfield.data.dataset import Finding
-from nearfield.evaluate.results import EvalReport, QueryChange, SystemResult, change_text, interval_text, metric_label, p_text
+from nearfield.evaluate.results import (
+    EvalReport,
+    QueryChange,
+    SystemResult,
+    baseline_rows,
+    change_text,
+    interval_text,
+    metric_label,
+    p_text,
+)
 
 # More findings than one reads are counted, not listed; the data check lists them all.
 SHOWN_FINDINGS = 50
@@ -55,6 +64,7 @@ def render(
         _summary(report),
         _figures(report),
         _chart(report),
+        _baselines(report),
         _guard(report),
         _changes("Largest gains", report.wins, report),
         _changes("Largest losses", report.losses, report),
@@ -146,6 +156,18 @@ def _chart(report: EvalReport) -> str:
     opening = f'<svg viewBox="0 0 720 {height}" role="img" aria-label="Metrics with intervals" font-size="14" fill="currentColor">'
     svg = f"{opening}{''.join(parts)}</svg>"
     return f"<figure>{svg}<figcaption>{legend}</figcaption></figure>"
+
+
+def _baselines(report: EvalReport) -> str:
+    section = f"<h2>Keywords beside the model</h2><p>{escape(report.advice)}</p>"
+    if not report.baselines:
+        return section
+    head, *rows = baseline_rows(report)
+    lines = [f"{baseline.name}: {baseline.how}." for baseline in report.baselines]
+    lines += [
+        f"{baseline.name} retrieved nothing for {baseline.unanswered:,} queries." for baseline in report.baselines if baseline.unanswered
+    ]
+    return f'{section}{_table(head, rows, "figures")}<p class="small">{escape(" ".join(lines))}</p>'
 
 
 def _guard(report: EvalReport) -> str:

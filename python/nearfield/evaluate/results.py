@@ -36,6 +36,27 @@ class SystemResult:
 
 
 @dataclass(frozen=True, slots=True)
+class BaselineResult:
+    """A ranking that needs no tuned model, on the model's queries.
+
+    Attributes:
+        name: ``"BM25"``, or ``"BM25 + model"`` for the two fused by reciprocal rank.
+        how: variant, parameters and version.
+        metrics: metric name -> mean with its 95 % interval over queries.
+        change: metric name -> paired difference, baseline minus model, with interval and p-value: above 0 where the baseline is better.
+        unanswered: scored queries for which nothing was retrieved (no word of theirs is in the corpus); they count as 0 everywhere.
+        seconds: step -> seconds.
+    """
+
+    name: str
+    how: str
+    metrics: dict[str, Interval]
+    change: dict[str, Paired]
+    unanswered: int
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class QueryChange:
     """A query that the new model answers better or worse.
 
@@ -90,8 +111,10 @@ class EvalReport:
         change: metric name -> paired difference, model minus compare, with interval and p-value; empty without ``compare``.
         better, worse, same: queries whose nDCG@k rose, fell, stayed.
         wins, losses: the ten largest changes each way.
+        baselines: BM25, and BM25 fused with the model; empty where bm25s is not installed.
+        advice: what the baselines say of the model, in words; where there are none, how to get them.
         guard: the check on a second dataset, or None.
-        verdict: the answer, or None without ``compare``.
+        verdict: the answer, or None without ``compare``. Its sentence ends with the advice.
         notes: what a reader must know, for example that the split was made here.
         findings: what reading the data found.
         resamples, seed: of the statistics.
@@ -114,6 +137,8 @@ class EvalReport:
     same: int
     wins: list[QueryChange]
     losses: list[QueryChange]
+    baselines: list[BaselineResult]
+    advice: str
     guard: GuardResult | None
     verdict: Verdict | None
     notes: list[str]
@@ -175,6 +200,8 @@ def table(report: EvalReport) -> str:
     if report.compare is not None:
         counts = f"rose for {report.better:,} queries, fell for {report.worse:,}, stayed for {report.same:,}"
         lines += ["", f"{metric_label(f'ndcg@{report.k}')} {counts}."]
+    if report.baselines:
+        lines += ["", *_aligned(baseline_rows(report))]
     if report.guard is not None:
         lines += ["", _guard_line(report.guard)]
     for who, system in (("model", report.model), ("compare", report.compare)):
@@ -182,9 +209,19 @@ def table(report: EvalReport) -> str:
             cut = f"{system.truncated_documents:,} documents and {system.truncated_queries:,} queries"
             lines.append(f"{who}: {cut} were cut to the model's length.")
     lines += [f"Note: {note}" for note in report.notes]
-    if report.verdict is not None:
-        lines += ["", report.verdict.sentence]
+    lines += ["", report.advice if report.verdict is None else report.verdict.sentence]
     return "\n".join(lines)
+
+
+def baseline_rows(report: EvalReport) -> list[list[str]]:
+    """The baselines as a table's cells, the head first: for each one its means, and how far it is above (+) or below the model."""
+    rows = [["metric"]]
+    for baseline in report.baselines:
+        rows[0] += [baseline.name, "against model"]
+    for name in report.model.metrics:
+        cells = ((interval_text(baseline.metrics[name]), change_text(baseline.change[name])) for baseline in report.baselines)
+        rows.append([metric_label(name), *(cell for pair in cells for cell in pair)])
+    return rows
 
 
 def _columns(report: EvalReport) -> list[str]:
@@ -196,6 +233,10 @@ def _columns(report: EvalReport) -> list[str]:
             change = report.change[name]
             before = interval_text(report.compare.metrics[name])
             rows.append([metric_label(name), before, interval_text(value), change_text(change), p_text(change.p)])
+    return _aligned(rows)
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 

@@ -1,4 +1,4 @@
-"""The answer to "should the tuned model replace the base?", by fixed rules, in one sentence with its figures."""
+"""The answer to "should the tuned model replace the base?", by fixed rules, in a sentence with its figures, and advice on keywords."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Verdict:
     Attributes:
         answer: ``"ship"``: better for sure, and the guard holds. ``"marginal"``: a gain that may be chance or is tiny, without harm.
             ``"do not ship"``: not better, or the guard fell by more than the limit.
-        sentence: the reason with its figures, for people.
+        sentence: the reason with its figures, for people; in an `EvalReport`, followed by its advice on keywords.
     """
 
     answer: Answer
@@ -57,7 +57,7 @@ def judge(
     if change.mean == 0:
         rise = f"{metric} stays at {after:.3f}"
     figures = f"({_span(change)}, p {_p(change.p)})"
-    sure = (change.low > 0 or change.high < 0) and change.p <= ALPHA
+    sure = _sure(change)
     guard_words = "" if guard is None else _guard_words(guard, guard_limit)
     # measured means carry rounding of about 1e-16; a drop of exactly the limit is still within it
     if guard is not None and -guard.mean > guard_limit + 1e-9:
@@ -78,6 +78,46 @@ def judge(
             "marginal", f"Marginal: {rise} {figures}, sure but under {TINY_GAIN:.3f}, too little to pay for encoding a corpus again{tail}"
         )
     return Verdict("ship", f"Ship: {rise} {figures}{tail}")
+
+
+def advise(keywords: float, keywords_change: Paired, fused: float, fused_change: Paired, *, metric: str = "nDCG@10") -> str:
+    """Says whether keywords beat the model, whether both together do, and what follows. It does not change the answer.
+
+    Args:
+        keywords: the mean of BM25.
+        keywords_change: its paired difference to the model; above 0 where keywords are better.
+        fused: the mean of BM25 fused with the model.
+        fused_change: its paired difference to the model.
+        metric: its name in the text.
+
+    >>> lost = Paired(-0.1, -0.12, -0.08, 0.0001)
+    >>> advise(0.7, lost, 0.79, Paired(-0.01, -0.02, 0.001, 0.07)).startswith("The model beats keywords: BM25 reaches nDCG@10 0.700")
+    True
+    """
+    beaten, helped = _sure(keywords_change) and keywords_change.mean > 0, _sure(fused_change) and fused_change.mean >= TINY_GAIN
+    unproven = not _sure(keywords_change)
+    start = "Keywords beat the model" if beaten else "The model is not shown to beat keywords" if unproven else "The model beats keywords"
+    if helped and not (beaten and fused <= keywords):
+        end = "Search by keywords as well and fuse the two."
+    elif beaten:
+        end = "Search by keywords instead."
+    elif unproven:
+        end = "Keywords cost less to serve; only more queries can show a difference."
+    else:
+        end = "Keywords need not be added."
+    if not _sure(fused_change):
+        gain = "which may be chance"
+    elif fused_change.mean < 0:
+        gain = "worse than the model alone"
+    else:
+        gain = "better than the model alone" if helped else "sure, but too little to pay for a second search"
+    first = f"BM25 reaches {metric} {keywords:.3f} ({_span(keywords_change)}, p {_p(keywords_change.p)})"
+    second = f"fused with the model by reciprocal rank {fused:.3f} ({_span(fused_change)}, p {_p(fused_change.p)}), {gain}"
+    return f"{start}: {first}; {second}. {end}"
+
+
+def _sure(change: Paired) -> bool:
+    return (change.low > 0 or change.high < 0) and change.p <= ALPHA
 
 
 def _guard_words(guard: Paired, limit: float) -> str:
