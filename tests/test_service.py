@@ -122,7 +122,8 @@ from nearfield.encode.encoder import Encoder
 
 bundle, indexes, backend, *texts = sys.argv[1:]
 encoder = Encoder(bundle, backend=backend, threads=2)
-searchers = [nf.Searcher(encoder, kind.load(f"{indexes}/{name}", threads=2)) for name, kind in (("flat.nfi", nf.FlatIndex), ("help.nfi", nf.HNSWIndex))]
+flat, graph = nf.FlatIndex.load(f"{indexes}/flat.nfi", threads=2), nf.HNSWIndex.load(f"{indexes}/help.nfi", threads=2)
+searchers = [nf.Searcher(encoder, flat), nf.Searcher(encoder, graph)]
 encoder.warmup()
 vectors = encoder.encode(texts)
 expected = [searcher.search(texts, 5) for searcher in searchers]
