@@ -63,6 +63,8 @@ def test_search_gives_the_native_bits(metric: Any, storage: Any, monkeypatch: py
                     assert_same_hits(native, twin)
                     allowed = np.full(13, live) if mask is None else np.broadcast_to(mask, (13, live)).sum(axis=1)
                     assert twin.rescored.tolist() == allowed.tolist()  # the twin ran: it excludes nothing
+        exact, certain = index.search(queries, 10), both(monkeypatch, lambda: index.search(queries, 10, guarantee=0.5))[1]  # noqa: B023
+        assert_same_hits(exact, certain)
         ids = rng.choice(index.ids, (13, 60))
         ids[rng.random(ids.shape) < 0.2] = -1
         assert_same_bits(*both(monkeypatch, lambda: index.score(queries, ids)))  # noqa: B023

@@ -136,6 +136,7 @@ def agree():
         np.testing.assert_allclose(found.scores, hits.scores, atol=1e-5)
 
 def serve(number, ready):
+    signal.alarm(100)    # not inherited: a child that hangs ends too
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     problems = []
     def call():
