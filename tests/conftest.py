@@ -14,6 +14,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+# For tests of what the native scan leaves out: its twin (NEARFIELD_BACKEND=numba) scores every row.
+of_native_scorer = pytest.mark.skipif(os.environ.get("NEARFIELD_BACKEND") == "numba", reason="a property of the native scorer")
+
 WORDS = """
 the a of to in is are what how why when which returns raises value values array arrays file files index search find list vector vectors
 query queries document documents model models train test data set sort read write open close path name number string text word words

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nearfield as nf
+from conftest import of_native_scorer
 from nearfield import _core
 from oracles import assert_ranked, rank, scores, swap_tolerance, unit_rows
 
@@ -162,6 +163,7 @@ def test_all_rows_equal_rank_by_insertion(metric: str) -> None:
         assert (hits.ids == np.arange(40)).all()
 
 
+@of_native_scorer
 @pytest.mark.parametrize("storage", STORAGES)
 @pytest.mark.parametrize("metric", METRICS)
 def test_codes_leave_few_rows_to_rescore(metric: str, storage: str) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from nearfield.index.hnsw import HNSWIndex
     from nearfield.info import info
     from nearfield.kernels.native import score, topk
+    from nearfield.kernels.rerank import rerank
     from nearfield.search.searcher import Searcher
     from nearfield.types import Hits
     from nearfield.workflow import TuneReport, tune
@@ -39,6 +40,7 @@ _HOME = {
     "TuneReport": "nearfield.workflow",
     "evaluate": "nearfield.evaluate.evaluate",
     "info": "nearfield.info",
+    "rerank": "nearfield.kernels.rerank",
     "score": "nearfield.kernels.native",
     "topk": "nearfield.kernels.native",
     "tune": "nearfield.workflow",
@@ -60,6 +62,7 @@ __all__ = [
     "__version__",
     "evaluate",
     "info",
+    "rerank",
     "score",
     "topk",
     "tune",

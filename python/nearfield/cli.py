@@ -245,7 +245,8 @@ def info(as_json: bool) -> int:
         else:
             click.echo(f"{key}: {_plain(value)}")
     forced = f", forced to {native['forced']}" if native["forced"] else ""
-    click.echo(f"native engine: target {native['active']}{forced}, {native['threads']} threads")
+    scorer = "" if native["scorer"] == "native" else f", scores by {native['scorer']}"
+    click.echo(f"native engine: target {native['active']}{forced}, {native['threads']} threads{scorer}")
     for target in native["targets"]:
         state = "runs here" if target["runs_here"] else "not on this CPU" if target["built"] else "no kernels in this version"
         click.echo(f"  {target['name']}: {state} (needs {target['needs']})")

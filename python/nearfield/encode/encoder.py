@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+import nearfield.encode.forked  # noqa: F401 (registers what a forked child needs, before any session or fork)
 from nearfield.bundle import Bundle
 from nearfield.encode.batches import run_batches
 from nearfield.encode.fingerprint import space_fingerprint
@@ -159,8 +160,7 @@ class Encoder:
             InputError: a text that is not a ``str`` or holds a lone surrogate (its index is named), a wrong kind or dim,
                 or a closed encoder.
         """
-        if self._closed:
-            raise InputError("this encoder is closed; open another one")
+        self._check_open()
         _check_choice("kind", kind, ("document", "query"))
         columns = self._check_dim(dim)
         rows = check_texts(texts)
@@ -173,7 +173,10 @@ class Encoder:
         return _unit_rows(vectors[:, :columns])
 
     def warmup(self) -> None:
-        """Runs a short text and one of full length, so that the first request pays for no allocation or lazy start."""
+        """Runs a short text and one of full length, so that the first request pays for no allocation or lazy start.
+
+        In a forked child it also makes the child's own session. Raises InputError for a closed encoder.
+        """
         self.encode(["warm up", "warm up " * self._spec.max_tokens])
 
     def self_check(self, tolerance: float | None = None) -> float:
@@ -203,11 +206,15 @@ class Encoder:
         return difference
 
     def close(self) -> None:
-        """Frees the model; ``encode`` raises InputError from then on. Closing twice is fine."""
+        """Frees the model; ``encode``, ``warmup``, ``self_check`` and ``with`` raise InputError from then on. Closing twice is fine.
+
+        Calls that run in other threads meanwhile return their vectors or raise that InputError.
+        """
         self._closed = True
         self._forward.close()
 
     def __enter__(self) -> Encoder:
+        self._check_open()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -217,6 +224,10 @@ class Encoder:
         return (
             f"Encoder({str(self._bundle.path if self._bundle else self._folder)!r}, backend={self.backend!r}, precision={self.precision!r})"
         )
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise InputError("this encoder is closed; open another one")
 
     def _check_dim(self, dim: int | None) -> int:
         if dim is None:

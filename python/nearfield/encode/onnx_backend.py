@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -76,21 +75,6 @@ _LIVE: weakref.WeakSet[OnnxBackend] = weakref.WeakSet()
 def _after_fork() -> None:
     for backend in list(_LIVE):
         backend._abandon()
-    if "onnxruntime" in sys.modules:
-        _end_without_destructors()
-
-
-def _end_without_destructors() -> None:
-    """In a forked child: makes a normal exit skip the destructors of C++ globals, and keeps its status.
-
-    onnxruntime 1.32 starts a thread when it is imported, and its global destructor joins it; in a child that thread does not exist,
-    and ``sys.exit`` there hangs or aborts, even if the child never encodes. glibc runs exit handlers last in, first out, so
-    one added now ends the process before that destructor. Python has flushed its files and run ``atexit`` by then.
-    """
-    libc = ctypes.CDLL(None)
-    on_exit = getattr(libc, "on_exit", None)  # glibc only
-    if on_exit is not None:
-        on_exit(libc._exit, None)
 
 
 if hasattr(os, "register_at_fork"):

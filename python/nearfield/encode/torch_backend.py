@@ -58,13 +58,14 @@ class TorchBackend:
         """Token ids ``(n, t)`` and mask, int64, to float32 ``(n, dim)``."""
         import torch
 
-        if self._tower is None:
+        tower = self._tower  # once: another thread may close the encoder meanwhile
+        if tower is None:
             raise InputError("this encoder is closed; open another one")
         if self._forked:
             torch.set_num_threads(1)
             self._forked = False
         with torch.autocast(torch.device(self._device).type, torch.bfloat16, enabled=self._bf16):
-            return self._tower.forward_arrays(input_ids, attention_mask)
+            return tower.forward_arrays(input_ids, attention_mask)
 
     def close(self) -> None:
         """Frees the weights; later calls raise InputError."""

@@ -26,6 +26,7 @@ from nearfield.index.common import (
 )
 from nearfield.index.ids import IdMap, read_ids
 from nearfield.index.resident import Resident
+from nearfield.kernels.choice import rows_of, score_stored
 from nearfield.kernels.devices import cuda_number
 from nearfield.types import AnyArray, FloatArray, Hits, Ids, IntArray, Metric, Storage
 
@@ -165,8 +166,8 @@ class FlatIndex:
                 raise InputError(f"filter, bias: given with device={device!r}, which searches all rows without them: use device='cpu'")
             return make_hits(names, *self._search_on(device, store, rows, count, threads_used))
         mask, weights = by_slot(filter, bias, names, store, limit, len(rows))
-        slots, scores, counts, rescored = store.search(rows, count, limit, mask, weights, probability, threads_used)
-        return make_hits(names, slots, scores, counts, rescored)
+        found = rows_of(store, self.metric).search(rows, count, limit, mask, weights, probability, threads_used)
+        return make_hits(names, *found)
 
     def _search_on(
         self, device: str, store: _core.FlatStore, queries: FloatArray, k: int, threads: int
@@ -209,7 +210,7 @@ class FlatIndex:
         """
         rows = as_matrix(queries, dim=self.dim, what="queries")
         store, names = self._state
-        return store.score(rows, names.candidates(ids, len(rows)), check_threads(threads, self.threads))
+        return score_stored(store, self.metric, rows, names.candidates(ids, len(rows)), check_threads(threads, self.threads))
 
     def delete(self, ids: Ids) -> None:
         """Removes rows by id. Raises InputError for an id that is not in the index, and then removes none."""

@@ -25,6 +25,7 @@ from nearfield.index.common import (
     read_description,
 )
 from nearfield.index.ids import Change, IdMap, read_ids
+from nearfield.kernels.choice import score_stored
 from nearfield.types import AnyArray, FloatArray, Hits, Ids, IntArray, Metric, Storage
 
 MAX_M = 512
@@ -198,7 +199,8 @@ class HNSWIndex:
         [[1.0, 2.0, nan]]
         """
         rows = as_matrix(queries, dim=self.dim, what="queries")
-        return self._graph.score(rows, self._names.candidates(ids, len(rows)), check_threads(threads, self.threads))
+        candidates, count = self._names.candidates(ids, len(rows)), check_threads(threads, self.threads)
+        return score_stored(self._graph, self.metric, rows, candidates, count)
 
     def delete(self, ids: Ids) -> None:
         """Removes rows by id; they stay in the graph as passages.

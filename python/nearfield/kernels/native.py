@@ -1,4 +1,4 @@
-"""Batched similarity scores and exact top-k by the native engine."""
+"""Batched similarity scores and exact top-k, by the engine chosen."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy.typing as npt
 from nearfield import _core
 from nearfield.arrays import as_array, as_candidates, as_matrix, as_places, check_k, check_places, check_threads
 from nearfield.errors import InputError
+from nearfield.kernels.choice import engine
 from nearfield.kernels.devices import cuda_number, rows_on
 from nearfield.types import FloatArray, Hits, Metric
 
@@ -59,9 +60,9 @@ def score(
     given, rows = _pair(queries, vectors, metric)
     count = check_threads(threads)
     if candidates is None:
-        return _core.score_matrix(given, rows, metric, count)
+        return engine().score_matrix(given, rows, metric, count)
     positions = as_candidates(as_array(candidates, "candidates"), len(given), "candidates")
-    return _core.score_candidates(given, rows, as_places(positions, "candidates"), metric, count)
+    return engine().score_candidates(given, rows, as_places(positions, "candidates"), metric, count)
 
 
 def topk(queries: npt.ArrayLike, vectors: npt.ArrayLike, k: int, *, metric: Metric = "cosine", device: str = "cpu") -> Hits:
@@ -90,7 +91,7 @@ def topk(queries: npt.ArrayLike, vectors: npt.ArrayLike, k: int, *, metric: Metr
     check_places(len(given), count)
     if device != "cpu":
         return device_topk(given, rows, count, metric, device)
-    slots, scores, counts = _core.topk(given, rows, count, metric, 0)
+    slots, scores, counts = engine().topk(given, rows, count, metric, 0)
     return Hits(np.asarray(slots), scores, counts)
 
 
