@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from nearfield.kernels.choice import backend_name
+
 # Tests of small models are slower with more threads than with one; the tests of threading set their own.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 # For tests of what the native scan leaves out: its twin (NEARFIELD_BACKEND=numba) scores every row.
-of_native_scorer = pytest.mark.skipif(os.environ.get("NEARFIELD_BACKEND") == "numba", reason="a property of the native scorer")
+of_native_scorer = pytest.mark.skipif(backend_name() == "numba", reason="a property of the native scorer")
 
 WORDS = """
 the a of to in is are what how why when which returns raises value values array arrays file files index search find list vector vectors

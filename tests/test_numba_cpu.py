@@ -194,10 +194,10 @@ def test_the_twin_works_in_a_forked_child() -> None:
 @pytest.mark.slow
 def test_the_scorers_tests_pass_on_the_twin() -> None:
     environment = os.environ | {choice.VARIABLE: "numba"}
-    command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", *FILES]
-    done = subprocess.run(command, cwd=TESTS, capture_output=True, text=True, timeout=580, env=environment)
+    command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", *(str(TESTS / file) for file in FILES)]
+    done = subprocess.run(command, cwd=TESTS.parent, capture_output=True, text=True, timeout=580, env=environment)
     assert done.returncode == 0, done.stdout[-5000:]
-    skipped = re.findall(r"SKIPPED \[(\d+)\] ([\w.]+):.*: (.*)", done.stdout)
+    skipped = re.findall(r"SKIPPED \[(\d+)\] tests/([\w.]+):.*: (.*)", done.stdout)
     assert [(int(count), file) for count, file, why in skipped if "native scorer" in why] == [(9, "test_flat.py")], skipped
 
 
