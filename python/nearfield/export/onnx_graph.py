@@ -15,6 +15,7 @@ import numpy as np
 
 from nearfield.encode.tower import Tower
 from nearfield.errors import InputError
+from nearfield.tune.interrupts import finish_first
 from nearfield.types import FloatArray, IntArray
 
 INPUTS = ("input_ids", "attention_mask")
@@ -80,7 +81,8 @@ def export_graph(tower: Tower, path: Path) -> Path:
     mask[1, tokens // 2 + 1 :] = 0
     free = {0: "batch", 1: "sequence"}
     try:
-        with quiet(), torch.no_grad():
+        # The exporter calls Python from C++ that must not throw: a Ctrl-C raised there would abort the process.
+        with quiet(), torch.no_grad(), finish_first():
             torch.onnx.export(
                 tower.eval(), (ids, mask), str(path), input_names=list(INPUTS), output_names=[OUTPUT], opset_version=OPSET, dynamo=False,
                 dynamic_axes={INPUTS[0]: free, INPUTS[1]: free, OUTPUT: {0: "batch"}}, do_constant_folding=True,
