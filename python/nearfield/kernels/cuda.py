@@ -16,7 +16,7 @@ from nearfield import _core
 from nearfield.errors import InputError, MissingExtraError
 from nearfield.kernels.cuda_codes import Frame, width
 from nearfield.kernels.cuda_pool import GROUP, HOST_ROWS, Best, Chunk, lane_sum, search_chunk
-from nearfield.kernels.devices import Found
+from nearfield.kernels.found import Found
 from nearfield.types import FloatArray, Metric
 
 if TYPE_CHECKING:

@@ -4,29 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from typing import Protocol
 
 from nearfield.errors import InputError
-from nearfield.types import BoolArray, FloatArray, IntArray, Metric
+from nearfield.kernels.found import Found
+from nearfield.types import FloatArray, Metric
 
 # torch: float16 products with a proof, docs/cuda.md. numba: every score in float64, short enough to be read; slower.
 BACKENDS = ("torch", "numba")
 VARIABLE = "NEARFIELD_CUDA_BACKEND"
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What a device found: positions, scores, counts and rescored as in ``Hits``.
-
-    ``open`` (nq,) marks the queries whose answer it could not prove; the native engine answers these.
-    """
-
-    positions: IntArray
-    scores: FloatArray
-    counts: IntArray
-    rescored: IntArray
-    open: BoolArray
 
 
 class RowsOnDevice(Protocol):

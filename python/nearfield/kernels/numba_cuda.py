@@ -13,7 +13,7 @@ import numpy as np
 
 from nearfield import _core
 from nearfield.errors import InputError, MissingExtraError
-from nearfield.kernels.devices import Found
+from nearfield.kernels.found import Found
 from nearfield.types import FloatArray, Metric
 
 # Threads of a block, and so rows of a strip: two warps hide each other's latency, and one thread looks through 64 scores quickly.
