@@ -81,7 +81,7 @@ def export_graph(tower: Tower, path: Path) -> Path:
     mask[1, tokens // 2 + 1 :] = 0
     free = {0: "batch", 1: "sequence"}
     try:
-        # The exporter calls Python from C++ that must not throw: a Ctrl-C raised there would abort the process.
+        # The exporter calls Python from C++: a Ctrl-C raised in there can end the process by abort instead of by an exception.
         with quiet(), torch.no_grad(), finish_first():
             torch.onnx.export(
                 tower.eval(), (ids, mask), str(path), input_names=list(INPUTS), output_names=[OUTPUT], opset_version=OPSET, dynamo=False,
