@@ -31,7 +31,8 @@ ROOT = Path(__file__).resolve().parent
 CSRC = ROOT / "csrc"
 VERSION: str = runpy.run_path(str(ROOT / "python/nearfield/_version.py"))["__version__"]
 
-# No -ffast-math (NaN and rounding stay meaningful), no contraction (a * b + c means two roundings unless a kernel says fma).
+# -ffp-contract=off: a * b + c means two roundings unless a kernel says fma. -fno-math-errno: sqrt is one instruction, of the same value.
+# tests/test_native.py refuses what would change values or the CPUs served: -ffast-math and its parts, -march=native, OpenMP.
 COMMON = [
     *("-std=c++17", "-fPIC", "-O3", "-DNDEBUG", "-fvisibility=hidden", "-pthread"),
     *("-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra"),

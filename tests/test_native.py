@@ -4,6 +4,7 @@ UndefinedBehaviorSanitizer and with ThreadSanitizer."""
 from __future__ import annotations
 
 import os
+import re
 import runpy
 import shutil
 import subprocess
@@ -35,3 +36,17 @@ def test_the_native_tests_and_the_engine_are_compiled_alike(monkeypatch: pytest.
     monkeypatch.setenv("NF_SANITIZE", "thread")
     assert "-fsanitize=thread" in setup["flags_of"](ROOT / "tests/native/test_score.cpp")
     assert "-fno-sanitize-recover=all" in setup["flags_of"](ROOT / "csrc/score/scan.cpp")
+
+
+def test_no_file_is_compiled_with_flags_that_change_values_or_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NF_SANITIZE", raising=False)
+    setup = runpy.run_path(str(ROOT / "setup.py"), run_name="nearfield_setup")
+    banned = re.compile(
+        r"-Ofast|-fopenmp|-march=native|-mtune=native|-flto|-ffast-math|-funsafe|-fassociative|-freciprocal|-ffinite|-fno-signed-zeros"
+    )
+    for source in setup["SOURCES"]:
+        flags = setup["flags_of"](source)
+        assert not [flag for flag in flags if banned.match(flag)], source
+        assert [flag for flag in flags if flag.startswith("-ffp-contract")] == ["-ffp-contract=off"], source
+        if setup["ON_X86"]:
+            assert [flag for flag in flags if flag.startswith("-march")] == ["-march=x86-64"], source

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -106,17 +107,30 @@ def as_array(values: Any, what: str, dtype: type | None = None) -> AnyArray:
         ) from None
 
 
-def read_npz(file: IO[bytes] | Path, names: Sequence[str], *, where: str) -> list[AnyArray]:
+def read_npz(file: IO[bytes] | Path, names: Sequence[str], *, where: str, max_bytes: int | None = None) -> list[AnyArray]:
     """Returns the named arrays of an npz archive that nobody vouches for; pickles are refused.
 
+    Args:
+        file: a path, or a file that can seek.
+        names: of the arrays.
+        where: how errors name the file.
+        max_bytes: of all members unpacked, as the archive's directory states them (no more is read of any); None for no limit.
+
     Raises:
-        FormatError: the file cannot be read, is no such archive, is damaged, or lacks an array.
+        FormatError: the file cannot be read, is no such archive, is damaged, is too large unpacked, or lacks an array.
     """
     try:
+        with zipfile.ZipFile(file) as directory:
+            unpacked = sum(member.file_size for member in directory.infolist())
+        if max_bytes is not None and unpacked > max_bytes:
+            raise ValueError(f"more than {max_bytes:,} bytes unpacked")
+        if not isinstance(file, Path):
+            file.seek(0)
         with np.load(file, allow_pickle=False) as archive:
             return [archive[name] for name in names]
     except Exception as error:
-        # No shorter list holds: a flipped byte alone brings ValueError, KeyError, BadZipFile, zlib.error or RuntimeError ("encrypted").
+        # No shorter list holds: a flipped byte alone brings ValueError, KeyError, BadZipFile, NotImplementedError, zlib.error or
+        # RuntimeError ("encrypted").
         raise FormatError(f"{where}: cannot be read: {error}") from None
 
 

@@ -11,7 +11,6 @@ import io
 import os
 import re
 import stat
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -122,14 +121,7 @@ class Bundle:
     def golden(self) -> tuple[list[str], FloatArray]:
         """Returns the golden texts and their float32 vectors, shape ``(n, dim)``, computed in torch when the bundle was made."""
         data, where = self.read("golden.npz"), self.path / "golden.npz"
-        try:
-            with zipfile.ZipFile(io.BytesIO(data)) as archive:
-                unpacked = sum(member.file_size for member in archive.infolist())
-        except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as error:
-            raise FormatError(f"{where}: cannot be read: {error}") from None
-        if unpacked > MAX_GOLDEN_BYTES:
-            raise FormatError(f"{where}: cannot be read: more than {MAX_GOLDEN_BYTES:,} bytes unpacked")
-        texts, vectors = read_npz(io.BytesIO(data), ("texts", "vectors"), where=str(where))
+        texts, vectors = read_npz(io.BytesIO(data), ("texts", "vectors"), where=str(where), max_bytes=MAX_GOLDEN_BYTES)
         if texts.dtype.kind != "U" or texts.ndim != 1 or vectors.dtype != np.float32 or vectors.shape != (len(texts), self.dim):
             raise FormatError(f"{where}: texts {texts.shape} and vectors {vectors.shape} do not belong to {self.dim} dimensions")
         return [str(text) for text in texts], vectors

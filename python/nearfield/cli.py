@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -274,6 +275,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (OSError, MemoryError) as error:
         click.echo(f"nearfield: {_system_error(error)}", err=True)
         code = EXIT_INPUT
+    if arguments is None:
+        # The answer is out, and letting go of torch takes a second or two in which Python no longer handles signals: a Ctrl-C there would
+        # end a finished command as if it had been interrupted.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -127,7 +127,7 @@ def tune(
         InputError: data, config, base or ``out`` cannot be used; the message says what, where and how to mend it.
         MissingExtraError: torch or another part of ``nearfield[train]`` is not installed.
     """
-    from nearfield.export.writer import check_replaceable
+    from nearfield.export.writer import check_replaceable, publish
 
     settings = load_config(config)
     clock = _Clock()
@@ -161,8 +161,9 @@ def tune(
             "progress": progress,
         }
         with clock.stage("export"):
+            # Beside the checkpoints until it has its verdict: an interrupted evaluation leaves ``out`` and what is there alone.
             bundle = export_bundle(
-                result.model, out, parity_data=dataset, config=settings.to_dict(), parity_queries=PARITY_QUERIES,
+                result.model, work / "made" / out.name, parity_data=dataset, config=settings.to_dict(), parity_queries=PARITY_QUERIES,
                 parity_documents=min(PARITY_DOCUMENTS, settings.dev_documents), **shared,
             )  # fmt: skip
             # The base is exported as well: both sides of the comparison then run on the same engine, several times faster than torch.
@@ -184,7 +185,7 @@ def tune(
         seconds=dict(clock.seconds),
         peak_memory=peak_memory(),
     )
-    _complete(bundle, made, settings, result, base_name)
+    publish(_complete(bundle, made, settings, result, base_name), out)
     shutil.rmtree(work, ignore_errors=True)
     return made
 
@@ -313,8 +314,8 @@ def _measure(
         )
 
 
-def _complete(bundle: Bundle, made: TuneReport, settings: TuneConfig, result: TrainResult, base: str) -> None:
-    """Adds what was measured to the bundle: metrics, verdict, report, the run's own description and the model card."""
+def _complete(bundle: Bundle, made: TuneReport, settings: TuneConfig, result: TrainResult, base: str) -> Bundle:
+    """Returns the bundle with what was measured: metrics, verdict, report, the run's own description and the model card."""
     from nearfield.evaluate.report import render
     from nearfield.export.card import model_card
     from nearfield.export.writer import update
@@ -334,7 +335,7 @@ def _complete(bundle: Bundle, made: TuneReport, settings: TuneConfig, result: Tr
     }
     metrics = made.evaluation.to_dict()
     manifest = {**bundle.manifest, "metrics": metrics, "verdict": {"answer": made.verdict, "sentence": made.sentence}}
-    update(
+    return update(
         bundle,
         files={
             "run.json": (json.dumps(run, indent=1) + "\n").encode(),

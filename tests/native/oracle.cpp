@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <limits>
 #include <numeric>
 #include <stdexcept>
@@ -119,8 +120,7 @@ void on_each_target(const std::function<void(const std::string&)>& body) {
 }
 
 TemporaryFile::TemporaryFile() {
-  const char* base = std::getenv("TMPDIR");
-  folder_ = std::string(base != nullptr && *base != '\0' ? base : "/tmp") + "/nearfield-native-XXXXXX";
+  folder_ = (std::filesystem::temp_directory_path() / "nearfield-native-XXXXXX").string();
   if (mkdtemp(folder_.data()) == nullptr) throw std::runtime_error("no temporary folder");
 }
 

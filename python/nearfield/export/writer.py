@@ -55,10 +55,19 @@ class BundleWriter:
         for folder, _, _ in os.walk(self.folder):
             _sync_folder(Path(folder))
         Bundle.open(self.folder)
-        check_replaceable(self.out)
-        _move_into_place(self.folder, self.out)
-        _sync_folder(self.out.parent)
-        return Bundle.open(self.out, verify=False)
+        return _place(self.folder, self.out)
+
+
+def publish(bundle: Bundle, out: str | os.PathLike[str]) -> Bundle:
+    """Moves a finished bundle to ``out`` on the same disk, in one step, and opens it there. ``out`` may hold what ``BundleWriter`` replaces."""
+    return _place(bundle.path, Path(os.path.abspath(out)))
+
+
+def _place(folder: Path, out: Path) -> Bundle:
+    check_replaceable(out)
+    _move_into_place(folder, out)
+    _sync_folder(out.parent)
+    return Bundle.open(out, verify=False)
 
 
 def update(bundle: Bundle, *, files: Mapping[str, bytes] | None = None, **fields: Any) -> Bundle:
