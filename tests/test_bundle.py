@@ -250,6 +250,15 @@ def test_golden_without_pickles(bundle: Bundle) -> None:
         update(bundle, files={"golden.npz": b"PK\x03\x04 no archive"}).golden()
 
 
+def test_an_archive_larger_than_allowed_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "x.npz"
+    np.savez_compressed(path, texts=np.zeros(100_000))  # 800 kB in some hundred bytes
+    for file in (path, io.BytesIO(path.read_bytes())):
+        with pytest.raises(FormatError, match=r"^x\.npz: cannot be read: more than 10,000 bytes unpacked$"):
+            read_npz(file, ("texts",), where="x.npz", max_bytes=10_000)
+    assert read_npz(path, ("texts",), where="x.npz", max_bytes=1_000_000)[0].shape == (100_000,)
+
+
 def test_a_flipped_byte_in_an_archive_is_a_format_error() -> None:
     """Compressed, so that zlib has its say too; 12 and 14 ask for other compressions, odd flags for a password."""
     made = io.BytesIO()

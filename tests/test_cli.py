@@ -236,6 +236,30 @@ def test_interrupted_anywhere(tmp_path: Path, tiny_model: Path, tiny_bundle: Pat
     assert interrupted >= 2
 
 
+def test_an_interrupted_evaluation_leaves_the_older_bundle(run, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from conftest import make_pairs
+    from nearfield import workflow
+
+    pairs, config, out = tmp_path / "pairs.jsonl", tmp_path / "config.json", tmp_path / "bundle"
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in make_pairs(60)))
+    config.write_text(CONFIG)
+    command = ("tune", pairs, "--base", tiny_model, "--out", out, "--config", config, "--quiet")
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(workflow, "_measure", interrupted)
+        assert run(*command)[0] == 130
+        assert not out.exists()
+    assert run(*command)[0] in (0, 1)
+    before = (out / "manifest.json").read_bytes()
+    assert json.loads(before)["verdict"]["answer"]
+    monkeypatch.setattr(workflow, "_measure", interrupted)
+    assert run(*command)[0] == 130
+    assert (out / "manifest.json").read_bytes() == before
+
+
 def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
     process = start(["info"])
     assert process.stdout is not None

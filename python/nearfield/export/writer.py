@@ -59,7 +59,7 @@ class BundleWriter:
 
 
 def publish(bundle: Bundle, out: str | os.PathLike[str]) -> Bundle:
-    """Moves a finished bundle to ``out`` on the same disk, in one step, and opens it there. ``out`` may hold what ``BundleWriter`` replaces."""
+    """Moves a finished bundle to ``out`` on the same disk in one step and opens it; ``out`` may hold what ``BundleWriter`` replaces."""
     return _place(bundle.path, Path(os.path.abspath(out)))
 
 
