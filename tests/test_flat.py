@@ -263,6 +263,44 @@ def test_filters_by_id() -> None:
         index.search(query, bias=np.full(5, np.nan))
 
 
+@pytest.mark.parametrize("kept", [0.001, 0.1])
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("metric", METRICS)
+def test_filters_that_leave_few_rows(metric: str, storage: str, kept: float) -> None:
+    rng = np.random.default_rng(int(1000 * kept))
+    n, dim = 1200, 19
+    rows = rng.standard_normal((n, dim)).astype(np.float32)
+    rows[500:503] *= np.float32(1e19)  # a tile whose products float32 cannot hold
+    index = build(rows, metric, storage)
+    index.delete(rng.choice(n, n // 3, replace=False))
+    live = len(index)
+    for nq in (1, 13):
+        queries = rng.standard_normal((nq, dim)).astype(np.float32)
+        bias = (3 * rng.standard_normal(live)).astype(np.float32)
+        own = rng.random((nq, live)) < kept
+        for threads in (1, 3):
+            check(index, queries, 7, own[0], threads=threads)
+            check(index, queries, 7, own, bias, threads=threads)
+
+
+@of_native_scorer
+@pytest.mark.parametrize("metric", METRICS)
+def test_filters_that_leave_few_rows_under_a_guarantee(metric: str) -> None:
+    rng = np.random.default_rng(12)
+    index = build(rng.standard_normal((1500, 19)).astype(np.float32), metric)
+    for kept in (0.003, 0.05):
+        check(index, rng.standard_normal((9, 19)).astype(np.float32), 7, rng.random(1500) < kept, guarantee=0.999999)
+
+
+def test_deletes_that_leave_few_rows() -> None:
+    rng = np.random.default_rng(3)
+    index = build(rng.standard_normal((2000, 24)).astype(np.float32))
+    queries = rng.standard_normal((5, 24)).astype(np.float32)
+    for left in (150, 30, 1):
+        index.delete(rng.choice(index.ids, len(index) - left, replace=False))
+        check(index, queries, 4)
+
+
 def test_an_empty_index_answers() -> None:
     index = nf.FlatIndex(3)
     hits = index.search(np.ones((2, 3), np.float32), 4)

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "codec/signs.h"
+#include "score/few.h"
 
 namespace nf::score {
 namespace {
@@ -39,14 +40,14 @@ std::size_t scan_codes(const Task& task, std::size_t begin, std::size_t nq, cons
   return found;
 }
 
-// How many tiles from `t` on are one run of codes that some query wants rows of; `run` becomes that run, as one tile.
-std::size_t coded_run(const Task& task, std::size_t t, std::size_t end, std::size_t most, Tile& run) {
+// How many tiles from `t` on are one run of codes that some query wants many rows of; `run` becomes that run, as one tile.
+std::size_t coded_run(const Task& task, std::size_t begin, std::size_t nq, std::size_t t, std::size_t end, std::size_t most, Tile& run) {
   const Rows& rows = task.rows;
   run = rows.tiles[t];
   std::size_t tiles = 1;
   for (; tiles < most && t + tiles < end; ++tiles) {
     const Tile& next = rows.tiles[t + tiles];
-    if (run.count != tiles * kTileRows || !(next.codes == run.codes.from(run.count, rows.dim)) || !task.any_allowed(next)) break;
+    if (run.count != tiles * kTileRows || !(next.codes == run.codes.from(run.count, rows.dim)) || left_of(task, begin, nq, next) != Left::many) break;
     run.count += next.count;
     run.max_norm = std::max(run.max_norm, next.max_norm);
   }
@@ -101,7 +102,7 @@ std::size_t scanned_by_codes(const Task& task, std::size_t begin, std::size_t nq
   if (!task.coded) return 0;
   if (scratch.coded_patience.resting()) return 0;
   Tile run;
-  const std::size_t tiles = coded_run(task, t, end, scratch.span, run);
+  const std::size_t tiles = coded_run(task, begin, nq, t, end, scratch.span, run);
   if (!CodedBound::fits(run.max_norm)) return 0;
   const bool crowded = scratch.coded_patience.learn(scan_codes(task, begin, nq, run, scratch, best, exact), nq * run.count);
   // A tile at a time where the signs may take the next one.

@@ -10,6 +10,7 @@
 #include "score/coarse.h"
 #include "score/door.h"
 #include "score/exact.h"
+#include "score/few.h"
 #include "score/task.h"
 
 namespace nf::score {
@@ -94,6 +95,13 @@ float checked_max_norm(const Task& task, const Tile& tile) {
   return static_cast<float>(std::min<double>(largest * room, std::numeric_limits<float>::max()));
 }
 
+bool any_needs_float64(const Task& task, std::size_t begin, std::size_t nq, const Tile& tile) {
+  for (std::size_t i = 0; i < nq; ++i) {
+    if (needs_float64(task.rows.metric, task.queries[begin + i].norm, tile.max_norm)) return true;
+  }
+  return false;
+}
+
 // Scans tiles [tile_begin, tile_end) for queries [begin, end); best[i] belongs to query begin + i.
 void scan(const Task& task, std::size_t begin, std::size_t end, std::size_t tile_begin, std::size_t tile_end, Scratch& scratch, Collector* best) {
   const Rows& rows = task.rows;
@@ -107,7 +115,13 @@ void scan(const Task& task, std::size_t begin, std::size_t end, std::size_t tile
     tile.count = std::min<std::size_t>(tile.count, rows.slots - tile.first);
     if (rows.unchecked) tile.max_norm = checked_max_norm(task, tile);
     done = 1;
-    if (!task.any_allowed(tile) || scanned_by_signs(task, begin, nq, tile, t, scratch, best, exact)) continue;
+    const Left left = left_of(task, begin, nq, tile);
+    if (left == Left::none) continue;
+    if (left == Left::few && !any_needs_float64(task, begin, nq, tile)) {
+      scan_few(task, begin, nq, tile, scratch, best, exact);
+      continue;
+    }
+    if (scanned_by_signs(task, begin, nq, tile, t, scratch, best, exact)) continue;
     done = scanned_by_codes(task, begin, nq, t, tile_end, scratch, best, exact);
     if (done != 0) continue;
     const float* values = reinterpret_cast<const float*>(tile.rows);
@@ -126,6 +140,7 @@ void scan(const Task& task, std::size_t begin, std::size_t end, std::size_t tile
       }
     }
   }
+  offer_few(task, begin, nq, scratch, best, exact.data());
 }
 
 struct Output : Answer {

@@ -107,6 +107,7 @@ TEST(flat_search_is_exact_on_difficult_rows) {
         check_search(*store, live, queries, Case{}, is_exact(metric, storage, kind), random);
         check_search(*store, live, queries, Case{n + 9, 2}, is_exact(metric, storage, kind), random);
         check_search(*store, live, queries, Case{5, 2, 1, 3, 0.3, 4.0f}, is_exact(metric, storage, kind), random);
+        for (const std::size_t masks : {1, 3}) check_search(*store, live, queries, Case{5, 2, masks, 1, 0.05, 4.0f}, is_exact(metric, storage, kind), random);
       }
     }
   }

@@ -23,6 +23,14 @@ MAX_DIM = 65536
 class Engine(Protocol):
     """What this file asks of the native side of an index."""
 
+    @property
+    def slots(self) -> int:
+        """How many slots there are, dead ones included."""
+
+    @property
+    def live(self) -> int:
+        """How many rows are live."""
+
     def live_slots(self) -> IntArray:
         """The slots of live rows, rising."""
 
@@ -56,7 +64,9 @@ def by_slot(filter: Any, bias: Any, ids: IdMap, engine: Engine, limit: int, quer
     """Turns a search's filter and bias into arrays by slot, each (1 or queries, limit), or None where absent."""
     if filter is None and bias is None:
         return None, None
-    live = live_below(engine, limit)
+    # Where every slot lives their list is spared: 0.2 ms for 200,000. Asked in this order: rows never come back to life and slots only grow,
+    # so equality says that none was dead at the first question.
+    live = None if engine.live == engine.slots else live_below(engine, limit)
     return slot_mask(filter, ids, live, limit, queries), slot_bias(bias, live, limit, queries)
 
 
@@ -73,7 +83,7 @@ def check_guarantee(guarantee: float | None) -> float:
     return float(guarantee)
 
 
-def slot_mask(filter: Any, ids: IdMap, live: IntArray, limit: int, queries: int) -> BoolArray | None:
+def slot_mask(filter: Any, ids: IdMap, live: IntArray | None, limit: int, queries: int) -> BoolArray | None:
     """Turns a filter into a mask by slot, shape (1 or queries, limit).
 
     Args:
@@ -102,7 +112,7 @@ def slot_mask(filter: Any, ids: IdMap, live: IntArray, limit: int, queries: int)
     return _spread(given, np.dtype(np.bool_), "filter", live, limit, queries)
 
 
-def slot_bias(bias: Any, live: IntArray, limit: int, queries: int) -> FloatArray | None:
+def slot_bias(bias: Any, live: IntArray | None, limit: int, queries: int) -> FloatArray | None:
     """Turns a bias over the live rows, (n,) or (queries, n), into float32 by slot, (1 or queries, limit); NaN and infinity are refused."""
     if bias is None:
         return None
@@ -120,12 +130,13 @@ def slot_bias(bias: Any, live: IntArray, limit: int, queries: int) -> FloatArray
     return _spread(values, np.dtype(np.float32), "bias", live, limit, queries)
 
 
-def _spread(given: npt.NDArray[Any], dtype: np.dtype[Any], what: str, live: IntArray, limit: int, queries: int) -> npt.NDArray[Any]:
+def _spread(given: npt.NDArray[Any], dtype: np.dtype[Any], what: str, live: IntArray | None, limit: int, queries: int) -> npt.NDArray[Any]:
     rows = given.reshape(1, -1) if given.ndim == 1 else given
-    if rows.ndim != 2 or rows.shape[1] != len(live) or rows.shape[0] not in (1, queries):
-        expected = f"({len(live)},) or ({queries}, {len(live)})"
+    n = limit if live is None else len(live)
+    if rows.ndim != 2 or rows.shape[1] != n or rows.shape[0] not in (1, queries):
+        expected = f"({n},) or ({queries}, {n})"
         raise InputError(f"{what}: shape {given.shape} given, {expected} expected: one value for each of index.ids")
-    if len(live) == limit:
+    if live is None or n == limit:
         return np.ascontiguousarray(rows)
     spread = np.zeros((rows.shape[0], limit), dtype)
     spread[:, live] = rows
