@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "python" / "nearfield"
 
-BASE = {"errors", "types", "arrays", "config", "bundle", "modelfiles", "metrics", "progress", "_version"}
+BASE = {"errors", "types", "arrays", "config", "bundle", "files", "modelfiles", "metrics", "progress", "_version"}
 # Room -> the rooms it may import, besides itself. "_core" is the native engine.
 MAY_IMPORT = {
     **dict.fromkeys(BASE, BASE),

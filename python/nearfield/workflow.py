@@ -24,6 +24,7 @@ from nearfield.data.dataset import Dataset, Finding
 from nearfield.data.read import read
 from nearfield.data.split import split
 from nearfield.errors import InputError
+from nearfield.files import whole_file
 from nearfield.types import Kind
 
 if TYPE_CHECKING:
@@ -215,15 +216,8 @@ def encode_file(
             "rows": len(vectors), "dim": encoder.dim, "truncated": encoder.truncated, "max_tokens": encoder.max_tokens,
             "backend": encoder.backend, "precision": encoder.precision,
         }  # fmt: skip
-    partial = out.with_name(f".{out.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            np.save(file, vectors, allow_pickle=False)
-        partial.replace(out)
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written ({error.strerror}); name a file in a folder that exists") from None
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(out) as file:
+        np.save(file, vectors, allow_pickle=False)
     return done
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from nearfield.errors import FormatError, InputError
+from nearfield.files import PARTIAL, cannot_write, reason_of, sync_folder, whole_file, whole_path
 
 Tensors = dict[str, torch.Tensor]
 
@@ -37,7 +38,7 @@ class CheckpointStore:
         try:
             self.work.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"{self.work}: cannot be used as a work folder ({error.strerror}); a folder to write in expected") from error
+            raise InputError(f"{self.work}: cannot be used as a work folder ({reason_of(error)}); a folder to write in expected") from error
 
     def open(self, *, resume: bool) -> bool:
         """Prepares the folder and returns whether there is a checkpoint to go on from.
@@ -48,10 +49,14 @@ class CheckpointStore:
         Raises:
             InputError: resume, but the folder belongs to another run; the message names what differs.
         """
+        for path in self.work.glob(f".*{PARTIAL}"):
+            _remove(path)
         found = self._read_json(self.work / "run.json") if resume and (self.work / "run.json").is_file() else None
         if found is not None and self._folders():
             self._check_same(found)
             return True
+        # In this order: whatever a kill leaves of it is nothing to go on from, rather than half of a checkpoint.
+        (self.work / "run.json").unlink(missing_ok=True)
         for path in [*self._folders(), *self.work.glob("best-*.safetensors")]:
             _remove(path)
         self._write_json(self.work / "run.json", {"format": FORMAT, **self.identity})
@@ -65,14 +70,18 @@ class CheckpointStore:
         earlier = self._folders()
         serial = int(earlier[-1].name.removeprefix(_PREFIX)) + 1 if earlier else 1
         part = self.work / f".{_PREFIX}part"
-        _remove(part)
-        part.mkdir()
-        _write_tensors(part / "weights.safetensors", weights)
-        _write_tensors(part / "optimizer.safetensors", optimizer)
-        self._write_json(part / "state.json", dict(state))
         folder = self.work / f"{_PREFIX}{serial:06d}"
-        part.rename(folder)
-        _flush_folder(self.work)
+        try:
+            _remove(part)
+            part.mkdir()
+            _write_tensors(part / "weights.safetensors", weights)
+            _write_tensors(part / "optimizer.safetensors", optimizer)
+            self._write_json(part / "state.json", dict(state))
+            sync_folder(part)
+            part.rename(folder)
+            sync_folder(self.work)
+        except OSError as error:
+            raise cannot_write(folder, error) from None
         for path in [*earlier, *self.work.glob("best-*.safetensors")]:
             if path != self._best(state.get("best_step")):
                 _remove(path)
@@ -114,12 +123,8 @@ class CheckpointStore:
 
     @staticmethod
     def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-        part = path.with_name(path.name + ".part")
-        with part.open("w", encoding="utf-8") as file:
-            json.dump(value, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        with whole_file(path) as file:
+            file.write(json.dumps(value, indent=1).encode())
 
     @staticmethod
     def _read_json(path: Path) -> dict[str, Any]:
@@ -141,11 +146,11 @@ def _difference(name: str, found: Any, present: Any) -> str:
 
 
 def _write_tensors(path: Path, tensors: Tensors) -> None:
-    part = path.with_name(path.name + ".part")
-    save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, part)
-    with part.open("rb+") as file:
-        os.fsync(file.fileno())
-    part.replace(path)
+    try:
+        with whole_path(path) as partial:
+            save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, partial)
+    except SafetensorError as error:  # its own type, also for a full disk
+        raise cannot_write(path, OSError(str(error))) from None
 
 
 def _read_tensors(path: Path) -> Tensors:
@@ -156,16 +161,10 @@ def _read_tensors(path: Path) -> Tensors:
     return tensors
 
 
-def _flush_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _remove(path: Path) -> None:
+    """A checkpoint counts while it has its state: that goes first, so that a kill leaves none with half its files."""
     if path.is_dir():
+        (path / "state.json").unlink(missing_ok=True)
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
