@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "search": BASE | {"encode", "index"},
     "evaluate": BASE | {"search", "data", "encode", "index", "kernels"},
 }
-TOP = {"workflow", "info", "demo", "cli", "__main__"}  # may import every room
+TOP = {"workflow", "repeat", "info", "demo", "cli", "__main__"}  # may import every room
 
 # Library -> where it may be imported at all. A name that ends in / is a room.
 HOMES = {

@@ -290,10 +290,18 @@ def _system_error(error: OSError | MemoryError) -> str:
 
 
 def _findings(quiet: bool) -> Callable[[list[Finding]], None] | None:
-    """What is wrong with the data goes to stderr, before the long work starts."""
+    """What is wrong with the data, or other than in a run that is repeated, goes to stderr, before the long work starts."""
     from nearfield.data.check import summarize
+    from nearfield.repeat import REPEAT_DIFFERS
 
-    return None if quiet else lambda findings: click.echo("data check:\n" + summarize(findings), err=True)
+    def show(findings: list[Finding]) -> None:
+        if findings and all(finding.kind == REPEAT_DIFFERS for finding in findings):
+            lines = [f"warning: {finding.where}: {finding.message}" for finding in findings]
+        else:
+            lines = ["data check:", summarize(findings)]
+        click.echo("\n".join(lines), err=True)
+
+    return None if quiet else show
 
 
 def _columns(text: str | None) -> dict[str, str] | None:

@@ -156,8 +156,8 @@ def sync_folder(folder: Path) -> None:
 def put_in_place(new: Path, out: Path) -> None:
     """Moves the folder ``new`` to ``out`` on the same disk; what stood there is removed.
 
-    Where the system can exchange two folders, ``out`` is the old folder or the new one at every moment, also for kill -9. Elsewhere (NFS) the
-    old one is renamed first, and a kill just then leaves it beside ``out``, complete, in a hidden folder that ends in ``.old``.
+    Where the system can exchange two folders, ``out`` is the old folder or the new one at every moment, also for kill -9. Elsewhere (NFS)
+    the old one is renamed first, and a kill just then leaves it beside ``out``, complete, in a hidden folder that ends in ``.old``.
 
     Raises:
         InputError: it cannot be moved; ``out`` is as it was.

@@ -31,10 +31,15 @@ class CheckpointStore:
     Args:
         work: the folder; made if missing.
         identity: what must agree for a run to be continued: name -> value, compared as JSON.
+        about: what may differ and is only kept, tables by name; None keeps nothing.
+
+    Attributes:
+        begun_with: after ``open`` found a run to go on from, the ``about`` it was begun with.
     """
 
-    def __init__(self, work: Path, identity: Mapping[str, Any]) -> None:
+    def __init__(self, work: Path, identity: Mapping[str, Any], about: Mapping[str, Any] | None = None) -> None:
         self.work, self.identity = Path(work), json.loads(json.dumps(dict(identity)))
+        self.about, self.begun_with = about, dict[str, Any]()
         try:
             self.work.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -54,12 +59,13 @@ class CheckpointStore:
         found = self._read_json(self.work / "run.json") if resume and (self.work / "run.json").is_file() else None
         if found is not None and self._folders():
             self._check_same(found)
+            self.begun_with = found.get("about") or {}
             return True
         # In this order: whatever a kill leaves of it is nothing to go on from, rather than half of a checkpoint.
         (self.work / "run.json").unlink(missing_ok=True)
         for path in [*self._folders(), *self.work.glob("best-*.safetensors")]:
             _remove(path)
-        self._write_json(self.work / "run.json", {"format": FORMAT, **self.identity})
+        self._write_json(self.work / "run.json", {"format": FORMAT, **self.identity, "about": self.about})
         return False
 
     def save(self, weights: Tensors, optimizer: Tensors, state: Mapping[str, Any]) -> Path:
@@ -135,6 +141,12 @@ class CheckpointStore:
         if not isinstance(value, dict):
             raise FormatError(f"{path}: a JSON {type(value).__name__}, an object expected: start again without resume")
         return value
+
+
+def discard(work: Path) -> None:
+    """Removes the work folder of a finished run; a kill on the way leaves nothing that a resumed run would take for a checkpoint."""
+    (work / "run.json").unlink(missing_ok=True)
+    shutil.rmtree(work, ignore_errors=True)
 
 
 def _difference(name: str, found: Any, present: Any) -> str:
