@@ -15,39 +15,23 @@ from nearfield.data.dataset import Finding
 from nearfield.errors import FormatError, InputError
 from nearfield.repeat import Recorded, Threads, choose_threads, read_config
 from nearfield.workflow import tune
-from tuned_runs import Inputs, digests, figures, make_inputs, nearfield, write_guard
+from tuned_runs import Inputs, digests, figures, nearfield, write_guard
 
 
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Inputs:
-    return make_inputs(tmp_path_factory.mktemp("inputs"), tiny_model)
-
-
-@pytest.fixture(scope="module")
-def bundle(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("first") / "bundle"
-    # Relative paths, which mean something else in another folder.
-    done = nearfield(
-        "tune", "pairs.jsonl", "--base", inputs.base, "--guard", "guard", "--config", "config.json", "--out", out, "--quiet",
-        cwd=inputs.pairs.parent, PYTHONHASHSEED="1",
-    )  # fmt: skip
-    assert done.returncode in (0, 1), done.stderr
-    assert done.stderr == ""
-    return out
-
-
-def test_run_json_alone_repeats_the_run_bit_for_bit(inputs: Inputs, bundle: Path, tmp_path: Path) -> None:
-    run = json.loads((bundle / "run.json").read_text())
+def test_run_json_alone_repeats_the_run_bit_for_bit(run_inputs: Inputs, whole_run: Path, tmp_path: Path) -> None:
+    run = json.loads((whole_run / "run.json").read_text())
     run["machine"]["platform"] = "CP/M"  # recorded, and without a say in the bits
     (tmp_path / "run.json").write_text(json.dumps(run))
     again = tmp_path / "again"
-    done = nearfield("tune", inputs.pairs, "--config", "run.json", "--out", again, cwd=tmp_path, PYTHONHASHSEED="2", OMP_NUM_THREADS="2")
+    done = nearfield(
+        "tune", run_inputs.pairs, "--config", "run.json", "--out", again, cwd=tmp_path, PYTHONHASHSEED="2", OMP_NUM_THREADS="2"
+    )
     assert done.returncode in (0, 1), done.stderr
     warning = f"run.json: machine: platform was CP/M, is {platform.platform()}: weights and figures may differ from that run's"
     assert [line for line in done.stderr.splitlines() if "warning: " in line] == [f"warning: {warning}"]
     assert f"note: {warning}" in done.stdout.splitlines()
-    assert digests(again) == digests(bundle)
-    assert figures(again) == figures(bundle)
+    assert digests(again) == digests(whole_run)
+    assert figures(again) == figures(whole_run)
     second = json.loads((again / "run.json").read_text())
     varying = {"seconds", "peak_memory", "history", "machine"}
     assert {k: v for k, v in run.items() if k not in varying} == {k: v for k, v in second.items() if k not in varying}
@@ -58,19 +42,19 @@ class Reached(Exception):
 
 
 def test_what_differs_is_said_line_by_line_before_training(
-    inputs: Inputs, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_inputs: Inputs, whole_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def reached(*_: object, **__: object) -> None:
         raise Reached
 
     monkeypatch.setattr(import_module("nearfield.tune.train"), "train", reached)
-    run = json.loads((bundle / "run.json").read_text())
+    run = json.loads((whole_run / "run.json").read_text())
     run["machine"]["cpu"] = "Intel 8086"
     run["versions"]["torch"] = "0.1"
     changed = tmp_path / "run.json"
     changed.write_text(json.dumps(run))
     fewer = tmp_path / "pairs.jsonl"
-    fewer.write_text("".join(inputs.pairs.read_text().splitlines(keepends=True)[1:]))
+    fewer.write_text("".join(run_inputs.pairs.read_text().splitlines(keepends=True)[1:]))
     said: list[list[Finding]] = []
     with pytest.raises(Reached):
         tune(fewer, config=changed, threads=7, out=tmp_path / "b", progress=False, on_findings=said.append)
@@ -84,7 +68,14 @@ def test_what_differs_is_said_line_by_line_before_training(
     said.clear()
     write_guard(tmp_path / "other", seed=2)
     with pytest.raises(Reached):
-        tune(inputs.pairs, config=bundle / "run.json", guard=tmp_path / "other", out=tmp_path / "b", progress=False, on_findings=said.append)
+        tune(
+            run_inputs.pairs,
+            config=whole_run / "run.json",
+            guard=tmp_path / "other",
+            out=tmp_path / "b",
+            progress=False,
+            on_findings=said.append,
+        )
     assert [finding.message.split(" was ")[0] for finding in said[1]] == ["inputs: guard"]
 
 

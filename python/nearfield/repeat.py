@@ -59,7 +59,9 @@ class Recorded:
         for table, values in (self.tables or {}).items():
             for name, value in present[table].items():
                 if name in values and values[name] != value:
-                    message = f"{table}: {name} was {_short(values[name])}, is {_short(value)}: weights and figures may differ from that run's"
+                    message = (
+                        f"{table}: {name} was {_short(values[name])}, is {_short(value)}: weights and figures may differ from that run's"
+                    )
                     found.append(Finding(REPEAT_DIFFERS, self.where, message, "warning"))
         return found
 

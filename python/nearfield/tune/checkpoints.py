@@ -54,8 +54,8 @@ class CheckpointStore:
         Raises:
             InputError: resume, but the folder belongs to another run; the message names what differs.
         """
-        for path in self.work.glob(f".*{PARTIAL}"):
-            _remove(path)
+        for path in {*self.work.glob(f".*{PARTIAL}"), *self.work.glob(f"{_PREFIX}*")} - {*self._folders()}:
+            _remove(path)  # what a kill left half written or half removed
         found = self._read_json(self.work / "run.json") if resume and (self.work / "run.json").is_file() else None
         if found is not None and self._folders():
             self._check_same(found)
