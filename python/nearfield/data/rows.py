@@ -258,20 +258,23 @@ def columns_of(path: Path) -> list[str] | None:
 
 def _open_parquet(path: Path) -> Any:
     try:
-        import pyarrow
         from pyarrow import parquet
     except ImportError as error:
         raise MissingExtraError(f"reading {path.name}", "parquet", "pyarrow") from error
     try:
-        return parquet.ParquetFile(path)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise FormatError(f"{path}: not a Parquet file that can be opened: {str(error).splitlines()[0]}") from error
+        file = parquet.ParquetFile(path)
+        _ = file.schema_arrow.names  # read here, so that names that are not UTF-8 are refused here
+    except Exception as error:  # Arrow's own, OSError, UnicodeDecodeError
+        raise FormatError(f"{path}: not a Parquet file that can be opened: {_first_line(error)}") from error
+    return file
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def _parquet(path: Path, notes: Notes, wanted: Collection[str]) -> Iterator[tuple[int, Row]]:
     file = _open_parquet(path)
-    from pyarrow import ArrowException
-
     present = [name for name in file.schema_arrow.names if name in wanted]
     number = 0
     try:
@@ -284,8 +287,8 @@ def _parquet(path: Path, notes: Notes, wanted: Collection[str]) -> Iterator[tupl
                 number += 1
                 if row is not None:
                     yield number, row
-    except (ArrowException, OSError) as error:
-        raise FormatError(f"{path}: damaged after row {number:,}: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # Arrow's own (MemoryError among them), OSError, and ValueError for dates beyond Python's
+        raise FormatError(f"{path}: damaged after row {number:,}: {_first_line(error)}") from error
 
 
 def _parquet_row(batch: Any, i: int, path: Path, number: int, notes: Notes) -> Row | None:

@@ -19,7 +19,7 @@ from nearfield.encode.batches import run_batches
 from nearfield.encode.dtype import best_dtype
 from nearfield.encode.spec import ModelSpec, Pooling, read_json, read_spec, weights_folder
 from nearfield.encode.tokenize import TextTokenizer, check_texts
-from nearfield.errors import InputError, MissingExtraError
+from nearfield.errors import FormatError, InputError, MissingExtraError
 from nearfield.files import cannot_write
 from nearfield.types import FloatArray, IntArray, Kind
 
@@ -85,8 +85,15 @@ class Tower(torch.nn.Module):
 
         Returns:
             float32 ``(n, dim)``, unit rows if ``spec.normalize``. Pooling and norm are computed in float32 even under autocast.
+
+        Raises:
+            FormatError: a token or a position that the model does not have.
         """
-        hidden = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state.float()
+        try:
+            hidden = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state.float()
+        except IndexError as error:
+            mismatch = "tokenizer.json gives a token, or max_tokens a position, that the model does not have"
+            raise FormatError(f"{self.folder}: {mismatch} ({error}): its files do not belong together") from None
         vectors = pool(hidden, attention_mask, self.spec.pooling)
         return torch.nn.functional.normalize(vectors, p=2.0, dim=-1) if self.spec.normalize else vectors
 
