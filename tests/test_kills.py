@@ -85,6 +85,7 @@ def test_killed_while_a_checkpoint_is_written_and_during_the_export(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_killed_anywhere_any_number_of_times(
     forked: Server, run_inputs: Inputs, whole_run: Path, tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

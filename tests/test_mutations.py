@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -60,13 +59,12 @@ def test_10000_damaged_files(worker: Worker, capsys: pytest.CaptureFixture[str])
         print("\n" + "\n".join(lines) + f"\nmemory grew by {worker.grown >> 20} MiB at most")
 
 
-def test_a_death_and_a_hang_are_noticed(worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_death_and_a_hang_are_noticed(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     """The harness itself: a worker that is gone, or says nothing, is a failure that is reported, and another one is started."""
     worker.ask("run.json", 0)
     assert worker.process is not None
     worker.process.kill()
     assert worker.ask("run.json", 0)["outcome"] == "died"
-    worker.ask("run.json", 0)
     monkeypatch.setattr("mutations.SECONDS", 0.0)
     assert worker.ask("onnx", 0)["outcome"] == "hung"
     worker.deaths = 0
