@@ -6,6 +6,7 @@ Progress goes to stderr, results to stdout, ``--json`` makes them one JSON docum
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ import click
 
 from nearfield._version import __version__
 from nearfield.errors import InputError, NearfieldError
+from nearfield.files import reason_of
 
 if TYPE_CHECKING:
     from nearfield.data.dataset import Finding
@@ -285,8 +287,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _system_error(error: OSError | MemoryError) -> str:
     if isinstance(error, MemoryError):
         return "out of memory; use a smaller batch_size, or fewer documents at a time"
-    where = f"{error.filename}: " if error.filename else ""
-    return f"{where}{error.strerror or error}"
+    where = f"{error.filename}: " if error.filename else "standard output or a temporary file: " if error.errno == errno.ENOSPC else ""
+    return f"{where}{reason_of(error)}"
 
 
 def _findings(quiet: bool) -> Callable[[list[Finding]], None] | None:

@@ -8,6 +8,7 @@ import fcntl
 import os
 import secrets
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -110,13 +111,26 @@ def building(out: Path) -> Iterator[Path]:
     try:
         _locked(lock)
         yield folder
-    except OSError as error:
-        if error.filename is not None and not str(error.filename).startswith(str(folder)):
-            raise  # about another file
+    except Exception as error:
+        # Libraries in C++ write on silently where the disk is full, and trip over their own truncated files later.
+        _refuse_where_full(out, folder)
+        if not isinstance(error, OSError) or (error.filename and not str(error.filename).startswith(str(folder))):
+            raise
         raise cannot_write(out, error) from None
     finally:
         os.close(lock)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _refuse_where_full(out: Path, folder: Path) -> None:
+    """Raises InputError if the disk, or the one of temporary files, does not take once more what is in ``folder``, a MiB at least."""
+    size = max(1 << 20, sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()))
+    for place, named in ((folder, out), (Path(tempfile.gettempdir()), Path(tempfile.gettempdir()))):
+        try:
+            with tempfile.TemporaryFile(dir=place) as file:
+                os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            raise cannot_write(named, error) from None
 
 
 def _remove_left_behind(out: Path) -> None:
