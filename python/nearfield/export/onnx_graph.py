@@ -41,6 +41,7 @@ FUSED = (
     "MatMulInteger",
     "DynamicQuantizeMatMul",
     "MatMulIntegerToFloat",
+    "MatMulNBits",
 )
 
 
@@ -137,14 +138,19 @@ class GraphRunner:
     """Runs one ONNX file on the CPU, for measuring it. Serving has its own session with threads and memory under control."""
 
     def __init__(self, path: Path) -> None:
-        import onnxruntime
-
-        self.session: Any = onnxruntime.InferenceSession(str(path), _session_options(), providers=["CPUExecutionProvider"])
+        self.session: Any = make_session(str(path))
 
     def __call__(self, input_ids: IntArray, attention_mask: IntArray) -> FloatArray:
         """Token ids to vectors, float32 ``(n, dim)``."""
         output = self.session.run([OUTPUT], dict(zip(INPUTS, (input_ids, attention_mask), strict=True)))[0]
         return np.asarray(output, np.float32)
+
+
+def make_session(model: str | bytes) -> Any:
+    """An onnxruntime session on the CPU from a file's name or a model's bytes."""
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(model, _session_options(), providers=["CPUExecutionProvider"])
 
 
 def _session_options() -> Any:
