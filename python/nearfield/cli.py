@@ -114,11 +114,7 @@ def evaluate_command(
 @cli.command()
 @click.argument("checkpoint", metavar="CHECKPOINT")
 @click.option("--out", type=path, required=True, help="The bundle's folder.")
-@click.option(
-    "--data",
-    type=path,
-    help="Data with judgements: keeps in float32 whatever int8 would make retrieval worse by.",
-)
+@click.option("--data", type=path, help="Data with judgements: keeps in float32 whatever int8 would make retrieval worse by.")
 @click.option(
     "--int8", type=click.Choice(get_args(Int8Method)), default=ExportConfig().int8, show_default=True, help="How the int8 graph is made."
 )

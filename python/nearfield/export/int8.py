@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,7 +88,11 @@ class _Maker:
         loss = RetrievalLoss(
             self.tower, GraphRunner(self.fp32), data, queries=settings.int8_queries, documents=settings.int8_documents, progress=progress
         )
-        found = settle(lambda keep: loss.of(GraphRunner(self._write(keep))), self._worst_first, settings)
+        found = settle(
+            lambda keep: loss.of(GraphRunner(self._write(keep))),
+            lambda: worst_first(self.products, lambda keep: self._cosine(self._write(keep))),
+            settings,
+        )
         parity: dict[str, Any] = {"retrieval": found.loss, "passed": found.loss["passed"]}
         if note := sentence(found):
             parity |= {"note": note, "rounds": list(found.rounds)}
@@ -116,11 +120,17 @@ class _Maker:
     def _write(self, keep: Sequence[str]) -> Path:
         return quantize(self.source, self.target, self.settings.int8, keep=keep, ranges=self.ranges)
 
-    def _worst_first(self) -> list[str]:
-        """The products by the mean cosine that is left when each alone is in int8; the worst first, ties in the order of the graph."""
-        alone = {name: self._cosine(self._write([other for other in self.products if other != name])) for name in self.products}
-        return sorted(self.products, key=lambda name: np.nan_to_num(alone[name], nan=-1.0))
-
     def _cosine(self, path: Path) -> float:
         found: FloatArray = encode(self.tower, GraphRunner(path), self.texts)
         return cosines(self.reference, found)["mean_cosine"]
+
+
+def worst_first(names: Sequence[str], cosine: Callable[[Sequence[str]], float]) -> list[str]:
+    """Products by how far int8 in each alone moves the vectors, the worst first, ties in the order given.
+
+    Args:
+        names: the products.
+        cosine: mean cosine to fp32 of the graph that keeps the named products in float32.
+    """
+    alone = {name: cosine([other for other in names if other != name]) for name in names}
+    return sorted(names, key=lambda name: np.nan_to_num(alone[name], nan=-1.0))

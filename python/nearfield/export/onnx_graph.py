@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from nearfield.encode.threads import thread_count
 from nearfield.encode.tower import Tower
 from nearfield.errors import InputError
 from nearfield.tune.interrupts import finish_first
@@ -157,6 +158,7 @@ def _session_options() -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = thread_count()
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options

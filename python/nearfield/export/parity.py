@@ -96,21 +96,11 @@ class RetrievalLoss:
     """
 
     def __init__(
-        self,
-        tower: Tower,
-        fp32: Forward,
-        data: Dataset,
-        *,
-        queries: int = 300,
-        documents: int = 1_000,
-        seed: int = 0,
-        progress: bool = False,
+        self, tower: Tower, fp32: Forward, data: Dataset, *, queries: int, documents: int, seed: int = 0, progress: bool = False
     ) -> None:
         self.split, self._query_ids, self._doc_ids = _sample(data, queries, documents, seed)
-        text_of_doc, text_of_query = (
-            dict(zip(data.doc_ids, data.doc_texts, strict=True)),
-            dict(zip(data.query_ids, data.query_texts, strict=True)),
-        )
+        text_of_doc = dict(zip(data.doc_ids, data.doc_texts, strict=True))
+        text_of_query = dict(zip(data.query_ids, data.query_texts, strict=True))
         self._documents = [text_of_doc[i] for i in self._doc_ids]
         self._queries = [text_of_query[i] for i in self._query_ids]
         self._tower, self._qrels, self._progress = tower, data.qrels[self.split], progress
