@@ -237,18 +237,15 @@ def test_calibration_reads_training_queries_and_no_held_out_one() -> None:
     texts = calibration_texts(data, ["unused"])
     assert {text for text, kind in texts if kind == "query"} == set(data.query_texts[:10])
     assert {text for text, kind in texts if kind == "document"} == set(data.doc_texts)
-    assert calibration_texts(None, ["one", "two"], seed=1) in (
-        [("one", "document"), ("two", "document")],
-        [("two", "document"), ("one", "document")],
-    )
+    assert sorted(calibration_texts(None, ["one", "two"])) == [("one", "document"), ("two", "document")]
 
 
-def test_the_gate_gives_back_one_after_the_other_and_stops() -> None:
+def test_the_gate_gives_back_the_worst_first_and_stops() -> None:
     asked = []
 
     def measure(keep: tuple[str, ...]) -> dict[str, float]:
         asked.append(keep)
-        return {"loss": 0.02 - 0.01 * len(keep), "low": -0.05 + 0.02 * len(keep)}
+        return {"loss": 0.02 - 0.01 * len(keep), "low": -0.05 + 0.02 * len(keep), "queries": 300}
 
     found = settle(measure, lambda: ["c", "a", "b", "d"], ExportConfig())
     assert asked == [(), ("c",), ("c", "a")]
@@ -260,10 +257,18 @@ def test_the_gate_gives_back_one_after_the_other_and_stops() -> None:
     assert asked[-1] == found.keep == ("c", "a", "b")
     assert found.loss["passed"]
     assert "c, a, b stay in float32" in str(sentence(found))
-    good = settle(lambda keep: {"loss": 0.003, "low": -0.0099}, lambda: pytest.fail("not needed"), ExportConfig())
+    asked.clear()
+    settle(
+        lambda keep: asked.append(len(keep)) or {"loss": 1.0, "low": -1.0, "queries": 9},
+        lambda: list("abcdefghijklmnopqrstuvwx"),
+        ExportConfig(),
+    )
+    assert asked == [0, 1, 2, 4, 8, 12]
+    good = settle(lambda keep: {"loss": 0.003, "low": -0.0099, "queries": 9}, lambda: pytest.fail("not needed"), ExportConfig())
     assert (good.keep, good.loss["passed"], sentence(good)) == ((), True, None)
-    for figures in ({"loss": 0.0031, "low": 0.0}, {"loss": 0.0, "low": -0.01}, {"loss": float("nan"), "low": float("nan")}):
-        assert not settle(lambda keep, figures=figures: dict(figures), list, ExportConfig()).loss["passed"]
+    for loss, low in ((0.0031, 0.0), (0.0, -0.01), (float("nan"), float("nan"))):
+        bad = {"loss": loss, "low": low, "queries": 9}
+        assert not settle(lambda keep, bad=bad: dict(bad), list, ExportConfig()).loss["passed"]
 
 
 def test_sensitivity_is_that_of_each_product_alone() -> None:
@@ -326,7 +331,7 @@ def test_int8_that_cannot_be_made_good_says_so(fragile_model: Path, own_answers:
     bundle = export_bundle(fragile_model, tmp_path / "b", texts=sentences(6), parity_data=own_answers, settings=strict, progress=False)
     int8 = bundle.manifest["parity"]["int8"]
     assert not int8["passed"]
-    assert [found["float32"] for found in int8["rounds"]] == [0, 1, 2, 3, 4]
+    assert [found["float32"] for found in int8["rounds"]] == [0, 1, 2, 4]
     assert bundle.manifest["graphs"]["model.int8.onnx"]["quantization"]["float32"] == []
     assert "not made good" in int8["note"]
     with Encoder(bundle.path) as encoder:

@@ -18,7 +18,7 @@ from benchmarks.core.results import Row
 from benchmarks.core.texts import fingerprint
 from benchmarks.suites.int8_graphs import CONTESTANTS, Contestant, Workshop, make_all, row
 
-QUERIES, DOCUMENTS = 400, 600
+QUERIES, DOCUMENTS = 300, 500
 QUICK_QUERIES, QUICK_DOCUMENTS = 40, 60
 
 

@@ -226,7 +226,8 @@ class ExportConfig:
             than float32, and no calibration.
         int8_queries: held-out queries that the loss in nDCG@10 is measured on, at most. 300: with "rows" the standard error of the paired
             difference is about 0.2 points.
-        int8_documents: their sub-corpus, relevant documents and random others. 1000: half a minute on two AVX2 cores for each graph.
+        int8_documents: their sub-corpus, relevant documents and random others, at most. 400: about ten seconds on two AVX2 cores for each
+            graph that is tried.
         int8_max_loss: largest mean loss, nDCG@10 from 0 to 1. 0.003: below what an evaluation of 1,500 queries can tell.
         int8_max_drop: how far below 0 the lower bound of the paired 95 % interval may lie. 0.01: one point, the guard's limit.
 
@@ -241,7 +242,7 @@ class ExportConfig:
 
     int8: Int8Method = "rows"
     int8_queries: int = 300
-    int8_documents: int = 1000
+    int8_documents: int = 400
     int8_max_loss: float = 0.003
     int8_max_drop: float = 0.01
 

@@ -162,7 +162,7 @@ def tune(
             # Beside the checkpoints until it has its verdict: an interrupted evaluation leaves ``out`` and what is there alone.
             bundle = export_bundle(
                 result.model, work / "made" / out.name, parity_data=dataset, config=settings.to_dict(),
-                settings=ExportConfig(int8=settings.int8), **shared,
+                settings=ExportConfig(int8=settings.int8, int8_documents=min(ExportConfig().int8_documents, settings.dev_documents)), **shared,
             )  # fmt: skip
             # The base is exported as well: both sides of the comparison then run on the same engine, several times faster than torch.
             base_bundle = export_bundle(
