@@ -160,10 +160,10 @@ def tune(
         }
         with clock.stage("export"):
             # Beside the checkpoints until it has its verdict: an interrupted evaluation leaves ``out`` and what is there alone.
+            int8 = ExportConfig(int8=settings.int8, int8_documents=min(ExportConfig().int8_documents, settings.dev_documents))
             bundle = export_bundle(
-                result.model, work / "made" / out.name, parity_data=dataset, config=settings.to_dict(),
-                settings=ExportConfig(int8=settings.int8, int8_documents=min(ExportConfig().int8_documents, settings.dev_documents)), **shared,
-            )  # fmt: skip
+                result.model, work / "made" / out.name, parity_data=dataset, config=settings.to_dict(), settings=int8, **shared
+            )
             # The base is exported as well: both sides of the comparison then run on the same engine, several times faster than torch.
             base_bundle = export_bundle(
                 base_folder, keep_base or work / "base", parity_data=None, config={}, settings=ExportConfig(int8="none"), **shared
