@@ -41,6 +41,10 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument(
         "--data", type=Path, metavar="FILE", help="documents (JSONL, CSV, TSV, Parquet, BEIR) to embed in place of the texts found here"
     )
+    out.add_argument(
+        "--judged", type=Path, action="append", default=[], metavar="PATH",
+        help="int8: data with judgements in a dev split to measure the loss on, a BEIR folder or a file; may be given several times",
+    )  # fmt: skip
     out.add_argument("--json", metavar="FILE", help="write the results to FILE as well; - makes one JSON document the last line of stdout")
     out.add_argument(
         "--out",
@@ -81,9 +85,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown:
         print(f"benchmarks: unknown suite {unknown[0]!r}, one of {', '.join(suites.NAMES)} expected", file=sys.stderr)
         return 2
-    if options.data is not None and not options.data.exists():
-        print(f"benchmarks: --data {options.data}: no such file", file=sys.stderr)
-        return 2
+    for name, file in [("--data", options.data), *(("--judged", folder) for folder in options.judged)]:
+        if file is not None and not file.exists():
+            print(f"benchmarks: {name} {file}: no such file", file=sys.stderr)
+            return 2
     if options.target is not None and not held.in_force(options.target):
         return held.rerun(options.target, arguments)
     plan = Plan(
@@ -93,6 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         target=options.target,
         large=options.large,
         data=options.data,
+        judged=tuple(options.judged),
         out=options.out,
         cache=options.cache,
     )

@@ -29,6 +29,7 @@ class Plan:
         target: what everybody was held to (``"avx2"``), None for the best of the machine; see ``benchmarks.core.held``.
         large: the score suite also runs on 1,000,000 rows.
         data: a file of documents whose texts replace those found on this machine.
+        judged: data with judgements, for the loss of int8.
         out: folder of the results; plots go there too.
         cache: folder for vectors, texts and the bundle; safe to delete, ignored by git.
         skipped: lines about peers that were not there.
@@ -41,6 +42,7 @@ class Plan:
     target: str | None = None
     large: bool = False
     data: Path | None = None
+    judged: tuple[Path, ...] = ()
     out: Path = ROOT / "benchmarks" / "results"
     cache: Path = ROOT / "benchmarks" / "cache"
     skipped: list[str] = field(default_factory=list)

@@ -47,6 +47,10 @@ EXTRAS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("max", "rescored_max", lambda value: f"{value:,}"),
     ("growth", "growth", lambda value: f"{value:.2f}"),
     ("rise", "rise", lambda value: f"{100 * value:+.0f} %"),
+    ("points lost", "points_lost", lambda value: f"{value:+.2f}"),
+    ("95 % interval", "interval", lambda value: f"{value[0]:+.2f} to {value[1]:+.2f}"),
+    ("beside others", "batch_difference", lambda value: f"{value:.0e}"),
+    ("fused nodes", "fused", str),
     ("valley", "valley", lambda value: "valley" if value else "-"),
 )
 

@@ -19,6 +19,8 @@ NAMES = {
     "score_sweep": "1 to 4,096 queries at once, with a plot",
     "filter": "exact top-k among a part of the rows",
     "approximate": "scans that may miss, at equal recall",
+    "int8": "ways to make an int8 graph: loss, size, fusions",
+    "int8_speed": "how fast those graphs are",
 }
 HELP = "; ".join(f"{name}: {what}" for name, what in NAMES.items()) + f". Without a name: {', '.join(DEFAULT)}"
 

@@ -11,13 +11,14 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from nearfield._version import __version__
+from nearfield.config import ExportConfig, Int8Method
 from nearfield.errors import InputError, NearfieldError
 from nearfield.files import reason_of
 
@@ -115,24 +116,39 @@ def evaluate_command(
 @cli.command()
 @click.argument("checkpoint", metavar="CHECKPOINT")
 @click.option("--out", type=path, required=True, help="The bundle's folder.")
+@click.option("--data", type=path, help="Data with judgements: keeps in float32 whatever int8 would make retrieval worse by.")
+@click.option(
+    "--int8", type=click.Choice(get_args(Int8Method)), default=ExportConfig().int8, show_default=True, help="How the int8 graph is made."
+)
+@columns_option
 @json_option
 @quiet_option
-def export(checkpoint: str, out: Path, as_json: bool, quiet: bool) -> int:
+def export(checkpoint: str, out: Path, data: Path | None, int8: Int8Method, columns: str | None, as_json: bool, quiet: bool) -> int:
     """Make a bundle (fp32 and int8 ONNX, checked against torch) of a sentence-transformers folder."""
+    from nearfield.data.read import read
     from nearfield.encode.models import resolve_model
     from nearfield.export.export import export_bundle
 
+    dataset = None if data is None else read(data, columns=_columns(columns))
     bundle = export_bundle(
-        resolve_model(checkpoint), out, texts=None, parity_data=None, base=checkpoint, config={}, data_fingerprint=None, progress=not quiet
-    )
-    parity = bundle.manifest["parity"]
+        resolve_model(checkpoint), out, texts=dataset.doc_texts if dataset else None, parity_data=dataset, base=checkpoint, config={},
+        data_fingerprint=None, progress=not quiet, settings=ExportConfig(int8=int8),
+    )  # fmt: skip
+    parity, graphs = bundle.manifest["parity"], bundle.manifest["graphs"]
+    if note := parity.get("int8", {}).get("note"):
+        click.echo(f"nearfield: {note}", err=True)
     if as_json:
-        _print_json({"bundle": str(out), "fingerprint": bundle.fingerprint, "parity": parity})
+        _print_json({"bundle": str(out), "fingerprint": bundle.fingerprint, "parity": parity, "graphs": graphs})
     else:
-        click.echo(
-            f"{out}: fp32 within {parity['fp32']['max_abs_diff']:.1e} of torch, int8 mean cosine {parity['int8']['mean_cosine']:.4f}"
-        )
+        click.echo(f"{out}: fp32 within {parity['fp32']['max_abs_diff']:.1e} of torch{_int8_figures(parity.get('int8'))}")
     return 0
+
+
+def _int8_figures(figures: Mapping[str, Any] | None) -> str:
+    if figures is None:
+        return ""
+    loss = figures.get("retrieval")
+    return f", int8 mean cosine {figures['mean_cosine']:.4f}" + (f", {100 * loss['loss']:.2f} points of nDCG@10" if loss else "")
 
 
 @cli.command()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nearfield.config import TuneConfig
+from nearfield.config import ExportConfig, TuneConfig
 from nearfield.data.check import check
 from nearfield.data.dataset import Dataset, Finding
 from nearfield.data.read import read
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 # Documents whose vectors show that the exported graph is the trained model; parity is about the graph, so a few of every length do.
 PARITY_TEXTS = 64
-# What int8 costs in retrieval is a paired difference: 200 queries over 400 documents show half a point in about half a minute.
-PARITY_QUERIES, PARITY_DOCUMENTS = 200, 400
 
 OnFindings = Callable[[list[Finding]], None]
 
@@ -171,12 +169,14 @@ def tune(
         }
         with clock.stage("export"):
             # Beside the checkpoints until it has its verdict: an interrupted evaluation leaves ``out`` and what is there alone.
+            int8 = ExportConfig(int8=settings.int8, int8_documents=min(ExportConfig().int8_documents, settings.dev_documents))
             bundle = export_bundle(
-                result.model, work / "made" / out.name, parity_data=dataset, config=settings.to_dict(), parity_queries=PARITY_QUERIES,
-                parity_documents=min(PARITY_DOCUMENTS, settings.dev_documents), **shared,
-            )  # fmt: skip
+                result.model, work / "made" / out.name, parity_data=dataset, config=settings.to_dict(), settings=int8, **shared
+            )
             # The base is exported as well: both sides of the comparison then run on the same engine, several times faster than torch.
-            base_bundle = export_bundle(base_folder, keep_base or work / "base", parity_data=None, config={}, int8=False, **shared)
+            base_bundle = export_bundle(
+                base_folder, keep_base or work / "base", parity_data=None, config={}, settings=ExportConfig(int8="none"), **shared
+            )
         with clock.stage("evaluate"):
             report = _measure(dataset, bundle, base_bundle, guard_set, settings, cache=cache, progress=progress, threads=used.encoding)
     if report.verdict is None:
@@ -189,7 +189,7 @@ def tune(
         findings=[*differences, *findings],
         alpha=result.alpha,
         dtype=result.dtype_reason,
-        notes=[*(f"{found.where}: {found.message}" for found in differences), *result.notes],
+        notes=[*(f"{found.where}: {found.message}" for found in differences), *result.notes, *_export_notes(bundle)],
         pairs_per_second=result.pairs_per_second,
         seconds=dict(clock.seconds),
         peak_memory=peak_memory(),
@@ -330,6 +330,12 @@ def _complete(bundle: Bundle, made: TuneReport, settings: TuneConfig, result: Tr
         metrics=manifest["metrics"],
         verdict=manifest["verdict"],
     )
+
+
+def _export_notes(bundle: Bundle) -> list[str]:
+    """What the export had to do to keep int8 as good as fp32, or that it could not."""
+    note = bundle.manifest["parity"].get("int8", {}).get("note")
+    return [] if note is None else [note]
 
 
 def _require_judgements(dataset: Dataset, role: str, splits: tuple[str, ...] = ("train", "test")) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -50,8 +50,8 @@ class Encoder:
         path: a bundle (no torch needed), or a model folder, a hub name or None for the packaged all-MiniLM-L6-v2 (torch backend).
         backend: ``"auto"`` (default) takes onnx for a bundle and torch for a model; ``"onnx"`` and ``"torch"`` insist.
         precision: ``"auto"`` (default) is fp32. ``"int8"`` takes the bundle's quantized graph: smaller and, on CPUs with int8 dot
-            products, faster, at the retrieval loss in the bundle's parity figures; texts run one by one then, so that a vector does not
-            depend on its neighbours. ``"bf16"`` is for the torch backend on hardware that has it.
+            products, faster, at the retrieval loss in the bundle's parity figures; texts run one by one where the bundle does not say that
+            its vectors are independent of their neighbours. ``"bf16"`` is for the torch backend on hardware that has it.
         threads: of one call (default: the CPUs available); ``NEARFIELD_THREADS`` caps it. With torch it holds for the process.
         device: where the torch backend runs (default ``"cpu"``).
 
@@ -94,8 +94,8 @@ class Encoder:
         self.backend: str = backend if backend != "auto" else "onnx" if self._bundle else "torch"
         self.precision: str = precision if precision != "auto" else "fp32"
         self._tokenizer = TextTokenizer(weights_folder(self._folder) / "tokenizer.json", self._spec.max_tokens)
-        # onnxruntime's int8 takes one activation scale over a whole batch, padding included; a text alone depends on nothing else.
-        self._max_rows = 1 if self.precision == "int8" else _MAX_ROWS
+        # Some int8 graphs take one activation scale over a whole batch, padding included; a text alone depends on nothing else.
+        self._max_rows = 1 if self.precision == "int8" and not _is_batch_invariant(self._bundle) else _MAX_ROWS
         self._forward: _Backend
         if self.backend == "onnx":
             self._forward = self._open_onnx(count)
@@ -249,6 +249,14 @@ def _bundle_spec(bundle: Bundle) -> ModelSpec:
     if bundle.pooling != spec.pooling or stated != spec:
         raise FormatError(f"{bundle.path}: the manifest and model/ disagree ({stated} and {spec}); export the bundle again")
     return spec
+
+
+def _is_batch_invariant(bundle: Bundle | None) -> bool:
+    """Whether the int8 graph was measured to give a text the same vector in any batch; bundles that do not say so count as not."""
+    found: Any = bundle.manifest.get("graphs") if bundle else None
+    for key in ("model.int8.onnx", "quantization", "batch_invariant"):
+        found = found.get(key) if isinstance(found, dict) else None
+    return found is True
 
 
 def _unit_rows(vectors: FloatArray) -> FloatArray:

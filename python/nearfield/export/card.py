@@ -50,6 +50,8 @@ def _parity(parity: Mapping[str, Any]) -> list[str]:
                 f"- int8 costs {100 * loss['loss']:.2f} points of nDCG@10 ({100 * loss['ndcg_fp32']:.1f} to {100 * loss['ndcg_int8']:.1f}; "
                 f"{loss['queries']:,} {loss['split']} queries, {loss['documents']:,} documents)."
             )
+            if note := int8.get("note"):
+                lines.append(f"- {_inline(note)}.")
         else:
             lines.append("- The retrieval loss of int8 was not measured: the export was given no data.")
     return lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import platform
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nearfield.bundle import Bundle
+from nearfield.config import ExportConfig
 from nearfield.encode.fingerprint import space_fingerprint
 from nearfield.encode.spec import read_spec, weights_folder
 from nearfield.errors import InputError, MissingExtraError
@@ -22,7 +24,6 @@ from nearfield.export.card import model_card
 from nearfield.export.writer import BundleWriter
 from nearfield.progress import Bar
 from nearfield.progress import progress as show_progress
-from nearfield.types import FloatArray
 
 if TYPE_CHECKING:
     from nearfield.data.dataset import Dataset
@@ -33,9 +34,7 @@ MEASURED_TEXTS = 64
 GOLDEN_TEXTS = 8
 # A golden text is checked at load; a long one would only make that slow.
 GOLDEN_CHARACTERS = 2_000
-# Quantized embedding tables are taken when they lower the mean cosine to fp32 by at most this; all-MiniLM-L6-v2 measures 0.0004.
-EMBEDDING_TOLERANCE = 0.002
-_STEPS = 6
+_STEPS = 4
 _VERSIONS = ("torch", "transformers", "onnx", "onnxruntime", "tokenizers", "numpy")
 
 # Used where no texts are given. Short and long, several scripts, numbers, code, punctuation.
@@ -77,9 +76,7 @@ def export_bundle(
     data_fingerprint: str | None = None,
     verdict: Mapping[str, Any] | None = None,
     progress: bool = True,
-    parity_queries: int = 300,
-    parity_documents: int = 1_000,
-    int8: bool = True,
+    settings: ExportConfig | None = None,
 ) -> Bundle:
     """Makes a bundle of a model folder. all-MiniLM-L6-v2 takes about 30 s on 2 cores without ``parity_data``.
 
@@ -87,18 +84,19 @@ def export_bundle(
         model: a folder in the sentence-transformers layout, or a plain transformers one.
         out: the bundle's folder. A bundle there is replaced in one step at the very end; anything else there is refused at once.
         texts: what parity and int8 cosines are measured on (the first 64), and the golden texts (the first 8); None or empty: built-in.
-        parity_data: with a dev or test split: measures what int8 costs in nDCG@10; None leaves that out, and the manifest says so.
+        parity_data: with a dev or test split: measures what int8 costs in nDCG@10 and gives the worst products back to float32 until
+            the limits of ``settings`` hold; None leaves that out, and the manifest says so.
         base: the name of the base model for the manifest; None: the folder's name.
         config: what made the model, written to ``run.json``.
         data_fingerprint: of the training data, for the manifest.
         verdict: for the manifest, where it is known already.
         progress: shows the steps on stderr.
-        parity_queries, parity_documents: size of the sub-corpus for the retrieval loss.
-        int8: False leaves the int8 graph out, which saves half the time where a model is only compared with.
+        settings: how the int8 graph is made and what it may cost; None: the defaults. ``ExportConfig(int8="none")`` saves half the time
+            where a model is only compared with.
 
     Returns:
         the opened bundle. Its fp32 graph passed; ``manifest["parity"]["int8"]["passed"]`` may be False (or None: unmeasured); the int8
-        graph is written all the same, for whoever accepts the loss.
+        graph is written all the same, for whoever accepts the loss. Where the gate acted, ``["note"]`` beside it says so in a line.
 
     Raises:
         InputError: the model cannot be read or exported, or the ONNX graph differs from torch by more than 1e-5; ``out`` is in the way.
@@ -106,11 +104,14 @@ def export_bundle(
     """
     _require_extras()
     from nearfield.encode.tower import Tower
+    from nearfield.export.int8 import NAME, make_int8
 
     folder = Path(model)
     spec = read_spec(folder)
     source = _Source(base or folder.resolve().name, config or {}, data_fingerprint, verdict)
-    kept = [text for text in texts or () if text.strip()][:MEASURED_TEXTS] or list(TEXTS)
+    settings = settings or ExportConfig()
+    given = [text for text in texts or () if text.strip()] or list(TEXTS)
+    kept = given[:MEASURED_TEXTS]
     with BundleWriter(out) as writer:
         with show_progress(f"exporting {source.base}", _STEPS, enabled=progress) as bar:
             _copy_model(folder, writer.folder / "model")
@@ -118,12 +119,12 @@ def export_bundle(
             tower = Tower.load(writer.folder / "model")
             bar.advance(note="model copied")
             golden = _write_golden(tower, kept, writer.folder / "golden.npz")
-            graphs, parity = _export_graphs(tower, kept, writer.folder / "onnx", bar, int8=int8)
-        if int8:
-            parity["int8"]["passed"] = None
-        if int8 and parity_data is not None:
-            parity["int8"]["retrieval"] = _loss(tower, writer.folder / "onnx", parity_data, parity_queries, parity_documents, progress)
-            parity["int8"]["passed"] = parity["int8"]["retrieval"]["passed"]
+            graphs, parity = _export_fp32(tower, kept, writer.folder / "onnx", bar)
+        if settings.int8 != "none":
+            made = make_int8(
+                tower, writer.folder / "onnx", kept, settings, all_texts=given, data=parity_data, progress=progress
+            )  # fmt: skip
+            graphs[NAME], parity["int8"] = {**graphs["model.onnx"], **made.graph}, made.parity
         fields = {
             "kind": "encoder",
             "fingerprint": space_fingerprint(writer.folder / "model", spec),
@@ -142,7 +143,10 @@ def export_bundle(
             "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in _VERSIONS}},
         }
         (writer.folder / "README.md").write_text(model_card(fields), encoding="utf-8")
-        run = {"base": source.base, "data": source.data_fingerprint, "config": dict(source.config), "versions": fields["versions"]}
+        run = {
+            "base": source.base, "data": source.data_fingerprint, "config": dict(source.config), "export": dataclasses.asdict(settings),
+            "versions": fields["versions"],
+        }  # fmt: skip
         (writer.folder / "run.json").write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
         return writer.finish(fields)
 
@@ -205,13 +209,10 @@ def _write_golden(tower: Tower, texts: Sequence[str], path: Path) -> dict[str, i
     return {"texts": len(golden)}
 
 
-def _export_graphs(
-    tower: Tower, texts: Sequence[str], folder: Path, bar: Bar, *, int8: bool
-) -> tuple[dict[str, Any], dict[str, Any]]:  # fmt: skip
-    """Writes model.onnx and, if asked, model.int8.onnx; returns the manifest's ``graphs`` and ``parity``."""
+def _export_fp32(tower: Tower, texts: Sequence[str], folder: Path, bar: Bar) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Writes model.onnx; returns the manifest's ``graphs`` and ``parity``."""
     from nearfield.export.onnx_graph import GraphRunner, count_nodes, export_graph, fuse
-    from nearfield.export.parity import encode, fp32_parity
-    from nearfield.export.quantize import SETTINGS
+    from nearfield.export.parity import fp32_parity
 
     folder.mkdir()
     plain, fused, final = folder / "plain.onnx", folder / "fused.onnx", folder / "model.onnx"
@@ -229,38 +230,4 @@ def _export_graphs(
         difference = f"{fp32['max_abs_diff']:.2g} from torch, at most {fp32['limit']:g} expected"
         raise InputError(f"{tower.folder}: the ONNX graph of {type(tower.model).__name__} is {difference}; this model cannot be exported")
     bar.advance(note="fp32 checked")
-    graphs: dict[str, Any] = {"model.onnx": {"fused_offline": is_fused, "nodes": count_nodes(final)}}
-    parity: dict[str, Any] = {"fp32": fp32}
-    if int8:
-        reference = encode(tower, GraphRunner(final), texts)
-        cosine, embeddings = _quantize_best(tower, texts, folder, reference)
-        nodes = count_nodes(folder / "model.int8.onnx")
-        quantization = {**SETTINGS, "embeddings": embeddings}
-        graphs["model.int8.onnx"] = {"fused_offline": is_fused, "nodes": nodes, "quantization": quantization}
-        parity["int8"] = {**cosine, "texts": len(texts)}
-    bar.advance(2, note="int8 written" if int8 else "no int8")
-    return graphs, parity
-
-
-def _quantize_best(tower: Tower, texts: Sequence[str], folder: Path, reference: FloatArray) -> tuple[dict[str, float], bool]:
-    """Quantizes products, and embedding tables too where that costs next to nothing; returns the cosines and whether it did."""
-    from nearfield.export.onnx_graph import GraphRunner
-    from nearfield.export.parity import cosines, encode
-    from nearfield.export.quantize import quantize
-
-    target, small = folder / "model.int8.onnx", folder / "small.onnx"
-    measured = cosines(reference, encode(tower, GraphRunner(quantize(folder / "model.onnx", target, embeddings=False)), texts))
-    smaller = cosines(reference, encode(tower, GraphRunner(quantize(folder / "model.onnx", small, embeddings=True)), texts))
-    if smaller["mean_cosine"] >= measured["mean_cosine"] - EMBEDDING_TOLERANCE:
-        small.replace(target)
-        return smaller, True
-    small.unlink()
-    return measured, False
-
-
-def _loss(tower: Tower, folder: Path, data: Dataset, queries: int, documents: int, progress: bool) -> dict[str, Any]:
-    from nearfield.export.onnx_graph import GraphRunner
-    from nearfield.export.parity import retrieval_loss
-
-    graphs = GraphRunner(folder / "model.onnx"), GraphRunner(folder / "model.int8.onnx")
-    return retrieval_loss(tower, *graphs, data, queries=queries, documents=documents, progress=progress)
+    return {"model.onnx": {"fused_offline": is_fused, "nodes": count_nodes(final)}}, {"fp32": fp32}

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from nearfield.encode.threads import thread_count
 from nearfield.encode.tower import Tower
 from nearfield.errors import InputError
 from nearfield.tune.interrupts import finish_first
@@ -41,6 +42,7 @@ FUSED = (
     "MatMulInteger",
     "DynamicQuantizeMatMul",
     "MatMulIntegerToFloat",
+    "MatMulNBits",
 )
 
 
@@ -137,9 +139,7 @@ class GraphRunner:
     """Runs one ONNX file on the CPU, for measuring it. Serving has its own session with threads and memory under control."""
 
     def __init__(self, path: Path) -> None:
-        import onnxruntime
-
-        self.session: Any = onnxruntime.InferenceSession(str(path), _session_options(), providers=["CPUExecutionProvider"])
+        self.session: Any = make_session(str(path))
 
     def __call__(self, input_ids: IntArray, attention_mask: IntArray) -> FloatArray:
         """Token ids to vectors, float32 ``(n, dim)``."""
@@ -147,10 +147,18 @@ class GraphRunner:
         return np.asarray(output, np.float32)
 
 
+def make_session(model: str | bytes) -> Any:
+    """An onnxruntime session on the CPU from a file's name or a model's bytes."""
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(model, _session_options(), providers=["CPUExecutionProvider"])
+
+
 def _session_options() -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = thread_count()
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options

@@ -64,7 +64,7 @@ def by_slot(filter: Any, bias: Any, ids: IdMap, engine: Engine, limit: int, quer
     """Turns a search's filter and bias into arrays by slot, each (1 or queries, limit), or None where absent."""
     if filter is None and bias is None:
         return None, None
-    # Where every slot lives their list is spared: 0.2 ms for 200,000. Asked in this order: rows never come back to life and slots only grow,
+    # Where every slot lives their list is spared: 0.2 ms for 200,000. In this order: rows never come back to life and slots only grow,
     # so equality says that none was dead at the first question.
     live = None if engine.live == engine.slots else live_below(engine, limit)
     return slot_mask(filter, ids, live, limit, queries), slot_bias(bias, live, limit, queries)
