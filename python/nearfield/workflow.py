@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import json
-import platform
 import resource
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nearfield._version import __version__
 from nearfield.config import TuneConfig
 from nearfield.data.check import check
 from nearfield.data.dataset import Dataset, Finding
 from nearfield.data.read import read
 from nearfield.data.split import split
 from nearfield.errors import InputError
+from nearfield.record import check_file, circumstances, command_line, write_file
 from nearfield.types import Kind
 
 if TYPE_CHECKING:
@@ -101,6 +99,7 @@ def tune(
     threads: int | None = None,
     cache: str | Path | None = None,
     keep_base: str | Path | None = None,
+    command: str | None = None,
     on_findings: OnFindings | None = None,
 ) -> TuneReport:
     """Fine-tunes ``base`` on ``data``, exports it and measures whether it is better. Needs ``nearfield[train]``.
@@ -121,6 +120,7 @@ def tune(
         threads: threads of training, encoding and search; None: all cores (``NEARFIELD_THREADS`` caps them).
         cache: a folder that keeps corpus vectors, so that an index built next need not encode again; None keeps none.
         keep_base: a folder for the base's own bundle, to compare with later; None removes it at the end.
+        command: the command line that repeats the run, for the report; None makes it from the arguments where ``data`` is a path.
         on_findings: called with what the data check found, before training starts.
 
     Raises:
@@ -185,7 +185,11 @@ def tune(
         seconds=dict(clock.seconds),
         peak_memory=peak_memory(),
     )
-    publish(_complete(bundle, made, settings, result, base_name), out)
+    if command is None and not isinstance(data, Dataset):
+        paths = {"--base": base, "--out": out, "--guard": guard if guard is None or not isinstance(guard, Dataset) else guard.source}
+        named = ",".join(f"{name}={theirs}" for name, theirs in (columns or {}).items()) or None
+        command = command_line("tune", data, {**paths, "--columns": named, "--threads": threads, "--config": out / "run.json"})
+    publish(_complete(bundle, made, settings, result, base_name, command or ""), out)
     shutil.rmtree(work, ignore_errors=True)
     return made
 
@@ -206,8 +210,7 @@ def encode_file(
     """
     from nearfield.encode.encoder import Encoder
 
-    if out.is_dir() or not out.parent.is_dir():
-        raise InputError(f"{out}: {'a folder' if out.is_dir() else 'its folder does not exist'}; name a .npy file in a folder that exists")
+    check_file(out, ".npy")
     dataset = _read(texts, columns, on_findings)
     with Encoder(model, precision=precision, threads=threads) as encoder:
         vectors = encoder.encode(dataset.doc_texts, kind=kind, progress=progress)
@@ -215,15 +218,7 @@ def encode_file(
             "rows": len(vectors), "dim": encoder.dim, "truncated": encoder.truncated, "max_tokens": encoder.max_tokens,
             "backend": encoder.backend, "precision": encoder.precision,
         }  # fmt: skip
-    partial = out.with_name(f".{out.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            np.save(file, vectors, allow_pickle=False)
-        partial.replace(out)
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written ({error.strerror}); name a file in a folder that exists") from None
-    finally:
-        partial.unlink(missing_ok=True)
+    write_file(out, lambda file: np.save(file, vectors, allow_pickle=False))
     return done
 
 
@@ -310,13 +305,14 @@ def _measure(
 
     with Encoder(bundle.path, threads=threads) as tuned, Encoder(base_bundle.path, threads=threads) as base:
         return evaluate(
-            dataset, tuned, compare=base, guard=guard, guard_limit=settings.guard_max_drop, cache=cache, progress=progress, threads=threads
-        )
+            dataset, tuned, compare=base, guard=guard, guard_limit=settings.guard_max_drop, cache=cache, progress=progress, threads=threads,
+            study=True,
+        )  # fmt: skip
 
 
-def _complete(bundle: Bundle, made: TuneReport, settings: TuneConfig, result: TrainResult, base: str) -> Bundle:
+def _complete(bundle: Bundle, made: TuneReport, settings: TuneConfig, result: TrainResult, base: str, command: str) -> Bundle:
     """Returns the bundle with what was measured: metrics, verdict, report, the run's own description and the model card."""
-    from nearfield.evaluate.report import render
+    from nearfield.evaluate.report.page import render
     from nearfield.export.card import model_card
     from nearfield.export.writer import update
 
@@ -331,7 +327,7 @@ def _complete(bundle: Bundle, made: TuneReport, settings: TuneConfig, result: Tr
         "history": result.history,
         "seconds": made.to_dict()["seconds"],
         "peak_memory": made.peak_memory,
-        "versions": {"nearfield": __version__, "python": platform.python_version(), **_versions()},
+        **circumstances(command),
     }
     metrics = made.evaluation.to_dict()
     manifest = {**bundle.manifest, "metrics": metrics, "verdict": {"answer": made.verdict, "sentence": made.sentence}}
@@ -339,16 +335,12 @@ def _complete(bundle: Bundle, made: TuneReport, settings: TuneConfig, result: Tr
         bundle,
         files={
             "run.json": (json.dumps(run, indent=1) + "\n").encode(),
-            "report.html": render(made.evaluation, findings=made.findings, parity=bundle.manifest.get("parity"), run=run).encode(),
+            "report.html": render(made.evaluation, findings=made.findings, exports=bundle.manifest, run=run).encode(),
             "README.md": model_card(manifest).encode(),
         },
         metrics=manifest["metrics"],
         verdict=manifest["verdict"],
     )
-
-
-def _versions() -> dict[str, str]:
-    return {name: metadata.version(name) for name in ("numpy", "onnxruntime", "tokenizers", "torch", "transformers")}
 
 
 def _require_judgements(dataset: Dataset, role: str, splits: tuple[str, ...] = ("train", "test")) -> None:
