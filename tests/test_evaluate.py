@@ -96,9 +96,9 @@ def test_wins_and_losses_tell_the_ranks() -> None:
     for change in [*report.wins, *report.losses]:
         assert change.document_id in DATA.qrels["test"][change.query_id]
         assert change.document == DATA.doc_texts[DATA.doc_ids.index(change.document_id)]
-        for rank, lists in ((change.rank_before, before), (change.rank_after, after)):
+        for found, lists in ((change.rank_before, before), (change.rank_after, after)):
             row = lists[change.query_id]
-            assert rank == (row.index(change.document_id) + 1 if change.document_id in row else None)
+            assert found == (row.index(change.document_id) + 1 if change.document_id in row else None)
 
 
 def test_swapped_models_swap_everything() -> None:

@@ -59,8 +59,9 @@ def _picture(title: str, side: Side, drawn: CorpusMap) -> Picture:
             *side.points[mark.query_point], *side.points[mark.document_point])
         for mark in drawn.marks
     ]  # fmt: skip
+    same, chance, kept = (f"{100 * share:.0f} %" for share in (side.same_part, drawn.by_chance, side.kept))
     text = (
-        f"Of a document's ten nearest by its vector, {side.same_part:.0%} are of its own part (by chance {drawn.by_chance:.0%}); "
-        f"{side.kept:.0%} of the ten are among the ten nearest on the map."
+        f"Of a document's ten nearest by its vector, {same} are of its own part (by chance {chance}); "
+        f"{kept} of the ten are among the ten nearest on the map."
     )
     return Picture(title, text, [(part, "".join(paths)) for part, paths in sorted(dots.items(), reverse=True)], pins)

@@ -20,6 +20,7 @@ from nearfield.evaluate.report.maps import part_counts, pictures
 from nearfield.evaluate.results import EvalReport, baseline_rows, change_text, interval_text, metric_label, p_text
 from nearfield.evaluate.significance import Interval
 from nearfield.evaluate.study.results import Latency, Size, Slicing
+from nearfield.evaluate.study.slices import FEW
 
 TEMPLATES = Path(__file__).parent / "templates"
 # Examples of one kind of finding; the data check lists more.
@@ -78,6 +79,8 @@ def render(
         command=run.get("command", ""),
         repeat=_repeat(report, run),
         settings=[[name, figure(value)] for name, value in _flat({k: v for k, v in run.items() if k not in ("history", "command")})],
+        change_text=change_text,
+        few=FEW,
         metric=metric_label(f"ndcg@{report.k}"),
         version=__version__,
     )
@@ -95,19 +98,24 @@ def clean(value: object) -> object:
 
 
 def figure(value: object) -> str:
-    """A number at the four digits one reads; anything else as it is.
+    """A number at the four digits one reads, a list as its items; anything else as it is.
 
-    >>> figure(0.123456), figure(1e-7), figure("mean")
-    ('0.1235', '1e-07', 'mean')
+    >>> figure(0.123456), figure(1e-7), figure("mean"), figure(True), figure(["a", 0.5])
+    ('0.1235', '1e-07', 'mean', 'yes', 'a, 0.5')
     """
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(str(item) if isinstance(item, (list, tuple)) else figure(item) for item in value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _verdict(report: EvalReport) -> tuple[str, str]:
-    """The answer and its sentence; the advice on keywords has its own place."""
+def _verdict(report: EvalReport) -> tuple[str, str] | None:
+    """The answer and its reason; the advice on keywords has its own place."""
     if report.verdict is None:
-        return "", ""
-    return report.verdict.answer, report.verdict.sentence.removesuffix(report.advice).strip()
+        return None
+    answer, _, reason = report.verdict.sentence.removesuffix(report.advice).strip().partition(": ")
+    return answer, reason
 
 
 def _summary(report: EvalReport) -> list[str]:
@@ -184,25 +192,15 @@ def _sliced(slicing: Slicing, k: int) -> Chart:
     return chart(f"By {slicing.by}, {metric_label(f'ndcg@{k}')}", lines)
 
 
-def _sizes(sizes: Sequence[Size]) -> Rows:
-    """A row for each number of columns, a column for each storage."""
-    storages = list(dict.fromkeys(size.storage for size in sizes))
-    rows = [["Columns", *storages]]
-    for dim in dict.fromkeys(size.dim for size in sizes):
-        by = {size.storage: size for size in sizes if size.dim == dim}
-        rows.append([f"{dim:,}", *(_size(by[storage]) for storage in storages)])
-    return rows
-
-
-def _size(size: Size) -> str:
-    change = "" if size.change is None else f", {change_text(size.change)}"
-    return f"{size.metric.mean:.3f}{change}; {size.bytes:,} bytes"
+def _sizes(sizes: Sequence[Size]) -> list[tuple[str, dict[str, Size]]]:
+    """For each number of columns its sizes by storage."""
+    return [(f"{dim:,}", {size.storage: size for size in sizes if size.dim == dim}) for dim in dict.fromkeys(size.dim for size in sizes)]
 
 
 def _latencies(latencies: Sequence[Latency]) -> Rows:
     rows = [["Queries of a call", "Encode, ms", "Search, ms", "Both, ms", "Queries a second", "Calls timed"]]
     for found in latencies:
-        steps = [f"{median:.2f} (95 %: {high:.2f})" for median, high in (found.encode, found.search, found.total)]
+        steps = [f"{median:.2f} ({high:.2f})" for median, high in (found.encode, found.search, found.total)]
         rows.append([f"{found.rows:,}", *steps, f"{1000 * found.rows / found.total[0]:,.0f}", f"{found.calls:,}"])
     return rows
 
@@ -224,6 +222,8 @@ def _parity(manifest: Mapping[str, Any]) -> list[str]:
                 f"nDCG@10 {loss['ndcg_fp32']:.3f} in fp32 and {loss['ndcg_int8']:.3f} in {name} ({-loss['loss']:+.3f}; "
                 f"{loss['queries']:,} {loss.get('split', '')} queries against a sample of {loss['documents']:,} documents)"
             )
+            if loss.get("passed") is False:
+                said.append("more than the limit")
         lines.append(f"{name}: {'; '.join(said)}." if said else f"{name}: see the details.")
     return lines
 

@@ -82,15 +82,17 @@ class Gathering:
     def _map(self, wins: Sequence[QueryChange], losses: Sequence[QueryChange]) -> tuple[CorpusMap | None, str]:
         named = [(f"W{place}", change) for place, change in enumerate(wins[:MAP_MARKS], start=1)]
         named += [(f"L{place}", change) for place, change in enumerate(losses[:MAP_MARKS], start=1)]
-        shown = np.union1d(self.sample, [self.place[change.document_id] for _, change in named if change.document_id in self.place])
         named = [(name, change) for name, change in named if change.document_id in self.place]
+        marked = np.array([self.place[change.document_id] for _, change in named], np.int64)
+        shown = np.union1d(self.sample, marked)
         if len(shown) < LEAST_POINTS:
             return None, f"A map needs at least {LEAST_POINTS} documents; this corpus has {len(shown)}."
+        document_points = np.searchsorted(shown, marked).tolist()
         marks = [
-            Mark(name, change.query, len(shown) + row, int(np.searchsorted(shown, self.place[change.document_id])))
-            for row, (name, change) in enumerate(named)
+            Mark(name, change.query, len(shown) + row, point)
+            for row, ((name, change), point) in enumerate(zip(named, document_points, strict=True))
         ]
-        asked = [self.queries[change.query_id] for _, change in named]
+        asked = np.array([self.queries[change.query_id] for _, change in named], np.int64)
         rows = np.searchsorted(self.kept, shown)
         points = [np.concatenate([documents[rows], queries[asked]]) for queries, documents in self.vectors]
         try:
