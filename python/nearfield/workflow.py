@@ -120,7 +120,8 @@ def tune(
         threads: threads of training, encoding and search; None: all cores (``NEARFIELD_THREADS`` caps them).
         cache: a folder that keeps corpus vectors, so that an index built next need not encode again; None keeps none.
         keep_base: a folder for the base's own bundle, to compare with later; None removes it at the end.
-        command: the command line that repeats the run, for the report; None makes it from the arguments where ``data`` is a path.
+        command: the command line that repeats the run, for the report; None makes it from the arguments where ``data`` and ``guard``
+            are paths.
         on_findings: called with what the data check found, before training starts.
 
     Raises:
@@ -185,10 +186,10 @@ def tune(
         seconds=dict(clock.seconds),
         peak_memory=peak_memory(),
     )
-    if command is None and not isinstance(data, Dataset):
-        paths = {"--base": base, "--out": out, "--guard": guard if guard is None or not isinstance(guard, Dataset) else guard.source}
+    if command is None and not isinstance(data, Dataset) and not isinstance(guard, Dataset):
         named = ",".join(f"{name}={theirs}" for name, theirs in (columns or {}).items()) or None
-        command = command_line("tune", data, {**paths, "--columns": named, "--threads": threads, "--config": out / "run.json"})
+        options = {"--base": base, "--out": out, "--guard": guard, "--columns": named, "--threads": threads, "--config": out / "run.json"}
+        command = command_line("tune", data, options)
     publish(_complete(bundle, made, settings, result, base_name, command or ""), out)
     shutil.rmtree(work, ignore_errors=True)
     return made
