@@ -21,7 +21,7 @@ from nearfield.evaluate.evaluate import evaluate
 from nearfield.evaluate.report.charts import Line, chart, scale
 from nearfield.evaluate.report.maps import part_counts, pictures
 from nearfield.evaluate.report.page import TEMPLATES, render
-from nearfield.evaluate.results import EvalReport, change_text
+from nearfield.evaluate.results import EvalReport, change_text, interval_text
 from nearfield.evaluate.significance import Interval
 from nearfield.evaluate.study import latency
 from nearfield.evaluate.study.results import CorpusMap, Mark, Side
@@ -173,7 +173,7 @@ def test_parts_stand_in_their_order_with_their_figures(page: str, report: EvalRe
     assert "loss" not in repeat
 
 
-def test_charts_and_tables_can_be_read_without_seeing(page: str) -> None:
+def test_charts_and_tables_can_be_read_without_seeing(page: str, report: EvalReport) -> None:
     root = tree(page)
     assert root.get("lang") == "en"
     for table in root.iter("table"):
@@ -196,6 +196,13 @@ def test_charts_and_tables_can_be_read_without_seeing(page: str) -> None:
         assert [part.get("class") for part in row] == ["name", "track", "value"]
         assert row[1].get("aria-hidden") == "true"
         assert re.search(r"\d\.\d{3} \[", text_of(row[2]))
+    # and the dots are those of their rows
+    assert report.study is not None
+    slices = root.findall(".//section[@id='slices']//li[@aria-hidden='true']/../li")
+    dots = [(str(dot.get("class")), dot.get("title")) for row in slices for dot in row[1] if str(dot.get("class")).startswith("dot")]
+    shown = [one for slicing in report.study.slicings for one in slicing.slices]
+    expected = [(style, value) for one in shown for style, value in (("dot before", one.before), ("dot after", one.after))]
+    assert dots == [(style, interval_text(value)) for style, value in expected if value is not None]
     levels = [int(element.tag[1]) for element in root.iter() if re.fullmatch(r"h\d", element.tag)]
     assert levels[0] == 1
     assert levels.count(1) == 1

@@ -186,6 +186,7 @@ def test_sizes_are_those_of_a_slow_search_over_the_stored_rows(report: EvalRepor
             assert size.change.low == pytest.approx(paired(full, values).low, abs=1e-9)
     assert report.study.sizes[0].change is not None
     assert report.study.sizes[0].change.mean < 0
+    assert len({size.metric.mean for size in report.study.sizes if size.dim == DIM}) > 1
 
 
 def lists(queries: np.ndarray, stored: np.ndarray) -> list[list[str]]:
@@ -254,6 +255,9 @@ def test_maps_repeat_and_their_figures_are_those_of_loops(report: EvalReport) ->
         assert side.kept > 0.2
     counts = np.bincount(drawn.part)
     assert drawn.by_chance == pytest.approx(sum(c / 150 * (c - 1) / 149 for c in counts))
+    # No turn brings the second map nearer to the first.
+    first, second = (np.array(side.points, float) for side in (drawn.before, drawn.after))
+    np.testing.assert_allclose(_turned(second, onto=first), second - second.mean(axis=0), atol=20)
     again = evaluate(DATA, GOOD, compare=BAD, study=True, threads=1).study
     assert again is not None
     assert replace(drawn, seconds=0.0) == replace(again.map, seconds=0.0)  # type: ignore[type-var]

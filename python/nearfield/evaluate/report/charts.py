@@ -67,7 +67,7 @@ def chart(title: str, lines: Sequence[Line], legend: Sequence[tuple[str, str]] =
 
     >>> made = chart("nDCG@10", [Line("base", "", [("before", Interval(0.5, 0.45, 0.55))])])
     >>> made.ticks[0], made.ticks[-1], made.rows[0].dots[0].at
-    ((0.0, '0.44'), (100.0, '0.56'), 50.0)
+    ((0.0, '0.45'), (100.0, '0.55'), 50.0)
     """
     ends = [end for line in lines for _, value in line.values for end in _ends(value)]
     low, high, ticks = scale(min(ends), max(ends))
