@@ -7,7 +7,7 @@ import re
 import sys
 import xml.etree.ElementTree as ET
 from dataclasses import replace
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +130,8 @@ def test_parts_stand_in_their_order_with_their_figures(page: str, report: EvalRe
     assert report.guard is not None
     assert report.guard.change is not None
     verdict = text_of(root.find(".//p[@class]"))
-    assert verdict == report.verdict.sentence.removesuffix(report.advice).strip()
+    assert verdict.startswith(report.verdict.sentence.removesuffix(report.advice).strip())
+    assert verdict.endswith(f"{report.advice.split(':')[0]}.")
     assert report.advice in text_of(section(root, "keywords"))
     before_after = text_of(section(root, "before-after"))
     for expected in ("Before", "After", "BM25", "BM25 + model", change_text(report.guard.change)):
@@ -155,7 +156,7 @@ def test_parts_stand_in_their_order_with_their_figures(page: str, report: EvalRe
     assert "not shown" not in page
     assert f"{report.study.latencies[0].total[0]:.2f} ({report.study.latencies[0].total[1]:.2f})" in text_of(section(root, "latency"))
     data = text_of(section(root, "data"))
-    assert data.index("error: bad-json, 1") < data.index("warning: over-long, 1,233")
+    assert data.index("bad-json: 1 error ") < data.index("over-long: 1,233 warnings")
     assert "document d2:" in data
     assert "document d3:" not in data
     assert "and 1,230 more" in data
@@ -303,8 +304,27 @@ def test_maps_draw_every_document_once() -> None:
     assert part_counts(drawn) == [(0, "a", 2), (2, "b", 1)]
     (pin,) = picture.pins
     assert (pin.x, pin.y, pin.document_x, pin.document_y, pin.style) == (5, 6, 10, 20, "loss")
+    assert (pin.label_x, pin.label_y) != (pin.x, pin.y)
     assert "50 % are of its own part (by chance 30 %); 25 %" in picture.text
     assert [picture.title for picture in pictures(replace(drawn, before=side))] == ["Before", "After"]
+
+
+def test_names_on_a_map_keep_clear_of_each_other() -> None:
+    points = [(500, 500), (505, 495), (500, 510), (700, 700), (100, 100)]
+    marks = [Mark(f"W{i}", "why?", i, 4) for i in range(4)]
+    side = Side(points, 0.5, 0.25)
+    pins = pictures(CorpusMap("how", "source", ["a"], [0] * 5, 9, 0.3, None, side, marks, 1.0))[0].pins
+    for one, other in combinations(pins, 2):
+        assert abs(one.label_x - other.label_x) >= 50 or abs(one.label_y - other.label_y) >= 34
+
+
+def test_what_the_models_cut_is_said_once() -> None:
+    data = replace(DATA, doc_texts=["wind " * 60, *DATA.doc_texts[1:]])
+    page = render(evaluate(data, GOOD, compare=BAD, threads=1))
+    assert page.count("cut 1 documents to its length") == 1
+    assert "The new as the old model" in page
+    alone = render(evaluate(data, GOOD, threads=1))
+    assert "The new model cut 1 documents to its length" in alone
 
 
 def test_scales_hold_their_values_and_stay_between_zero_and_one() -> None:

@@ -17,12 +17,15 @@ from nearfield.data.dataset import Finding
 from nearfield.errors import MissingExtraError
 from nearfield.evaluate.report.charts import Chart, Line, chart
 from nearfield.evaluate.report.maps import part_counts, pictures
-from nearfield.evaluate.results import EvalReport, baseline_rows, change_text, interval_text, metric_label, p_text
+from nearfield.evaluate.results import EvalReport, SystemResult, baseline_rows, change_text, interval_text, metric_label, p_text
 from nearfield.evaluate.significance import Interval
+from nearfield.evaluate.study.gather import MAP_MARKS
 from nearfield.evaluate.study.results import Latency, Size, Slicing
 from nearfield.evaluate.study.slices import FEW
 
 TEMPLATES = Path(__file__).parent / "templates"
+# Changes that are shown at once, as many as the map marks; the others are folded away.
+OPEN = MAP_MARKS
 # Examples of one kind of finding; the data check lists more.
 EXAMPLES = 3
 
@@ -59,7 +62,7 @@ def render(
     found = [Finding(**finding) for finding in report.findings] if findings is None else findings  # type: ignore[arg-type]
     return pages.get_template("page.html").render(
         report=report,
-        title=f"{report.data}: base against tuned" if report.compare else f"{report.data}: {report.model.name}",
+        title=_title(report, run),
         verdict=_verdict(report),
         summary=_summary(report),
         systems=_systems(report, run),
@@ -81,6 +84,7 @@ def render(
         settings=[[name, figure(value)] for name, value in _flat({k: v for k, v in run.items() if k not in ("history", "command")})],
         change_text=change_text,
         few=FEW,
+        open=OPEN,
         metric=metric_label(f"ndcg@{report.k}"),
         version=__version__,
     )
@@ -110,6 +114,12 @@ def figure(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def _title(report: EvalReport, run: Mapping[str, Any]) -> str:
+    if report.compare is None:
+        return f"{report.data}: {report.model.name}"
+    return f"{report.data}: {'base against tuned' if 'base' in run else 'before and after'}"
+
+
 def _verdict(report: EvalReport) -> tuple[str, str] | None:
     """The answer and its reason; the advice on keywords has its own place."""
     if report.verdict is None:
@@ -124,11 +134,16 @@ def _summary(report: EvalReport) -> list[str]:
     lines = [f"{asked} against all {report.documents:,} documents, by exact search."]
     if report.compare is not None:
         lines.append(f"nDCG@{report.k} rose for {report.better:,} queries, fell for {report.worse:,} and stayed for {report.same:,}.")
-    for who, system in (("new", report.model), ("old", report.compare)):
-        if system is not None and (system.truncated_documents or system.truncated_queries):
-            cut = f"{system.truncated_documents:,} documents and {system.truncated_queries:,} queries"
-            lines.append(f"The {who} model cut {cut} to its length; what stands after the cut cannot be found.")
+    cuts = {who: _cut(system) for who, system in (("new", report.model), ("old", report.compare)) if system is not None}
+    if len(set(cuts.values())) == 1 and len(cuts) == 2:
+        cuts = {"new as the old": cuts["new"]}
+    lines += [f"The {who} model cut {cut} to its length; what stands after the cut cannot be found." for who, cut in cuts.items() if cut]
     return [*lines, *report.notes]
+
+
+def _cut(system: SystemResult) -> str:
+    counts = ((system.truncated_documents, "documents"), (system.truncated_queries, "queries"))
+    return " and ".join(f"{count:,} {what}" for count, what in counts if count)
 
 
 def _systems(report: EvalReport, run: Mapping[str, Any]) -> Chart:
