@@ -134,16 +134,18 @@ def _summary(report: EvalReport) -> list[str]:
     lines = [f"{asked} against all {report.documents:,} documents, by exact search."]
     if report.compare is not None:
         lines.append(f"nDCG@{report.k} rose for {report.better:,} queries, fell for {report.worse:,} and stayed for {report.same:,}.")
-    cuts = {who: _cut(system) for who, system in (("new", report.model), ("old", report.compare)) if system is not None}
-    if len(set(cuts.values())) == 1 and len(cuts) == 2:
-        cuts = {"new as the old": cuts["new"]}
-    lines += [f"The {who} model cut {cut} to its length; what stands after the cut cannot be found." for who, cut in cuts.items() if cut]
+    new, old = _cut(report.model), "" if report.compare is None else _cut(report.compare)
+    if new == old != "":
+        lines.append(f"Both models cut {new} to their length; what stands after the cut cannot be found.")
+    else:
+        told = (("new", new), ("old", old))
+        lines += [f"The {who} model cut {cut} to its length; what stands after the cut cannot be found." for who, cut in told if cut]
     return [*lines, *report.notes]
 
 
 def _cut(system: SystemResult) -> str:
-    counts = ((system.truncated_documents, "documents"), (system.truncated_queries, "queries"))
-    return " and ".join(f"{count:,} {what}" for count, what in counts if count)
+    counts = ((system.truncated_documents, "documents", "document"), (system.truncated_queries, "queries", "query"))
+    return " and ".join(f"{count:,} {what if count > 1 else singular}" for count, what, singular in counts if count)
 
 
 def _systems(report: EvalReport, run: Mapping[str, Any]) -> Chart:
