@@ -59,6 +59,14 @@ def test_the_whole_way_on_a_users_file(run, pairs_file: Path, tiny_model: Path, 
     assert advice in report["sentence"]
     assert advice in (bundle / "README.md").read_text()
     assert manifest["metrics"]["baselines"] == baselines
+    assert manifest["metrics"]["study"] == report["evaluation"]["study"]
+    repeated = json.loads((bundle / "run.json").read_text())
+    assert repeated["command"] == f"nearfield tune {pairs_file} --base {tiny_model} --out {bundle} --config {bundle / 'run.json'}"
+    assert repeated["versions"]["nearfield"] == nf.__version__
+    page = (bundle / "report.html").read_text()
+    assert repeated["command"] in page
+    assert repeated["machine"] in page
+    assert f"int8: cosine to fp32 {manifest['parity']['int8']['mean_cosine']:.4f}" in page
 
     code, out, _ = run("eval", pairs_file, "--model", bundle, "--compare", tiny_model, "--json", "--quiet")
     again = json.loads(out)

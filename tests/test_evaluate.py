@@ -1,4 +1,4 @@
-"""Evaluation from data to report: figures against plain loops, wins and losses, guard, cache, refusals, and the page."""
+"""Evaluation: figures against plain loops, wins and losses, guard, cache, refusals."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import pytest
 
 import oracle_metrics as oracle
 from fake_encoder import BagEncoder
-from nearfield.data.dataset import Dataset, Finding
+from nearfield.data.dataset import Dataset
 from nearfield.errors import InputError
 from nearfield.evaluate.evaluate import evaluate
-from nearfield.evaluate.report import render
-from nearfield.evaluate.run import corpus_vectors, make_run
+from nearfield.evaluate.report.page import render
+from nearfield.evaluate.run import corpus_vectors, encode_split, rank
 
 WORDS = [
     "wind",
@@ -96,9 +96,9 @@ def test_wins_and_losses_tell_the_ranks() -> None:
     for change in [*report.wins, *report.losses]:
         assert change.document_id in DATA.qrels["test"][change.query_id]
         assert change.document == DATA.doc_texts[DATA.doc_ids.index(change.document_id)]
-        for rank, lists in ((change.rank_before, before), (change.rank_after, after)):
+        for found, lists in ((change.rank_before, before), (change.rank_after, after)):
             row = lists[change.query_id]
-            assert rank == (row.index(change.document_id) + 1 if change.document_id in row else None)
+            assert found == (row.index(change.document_id) + 1 if change.document_id in row else None)
 
 
 def test_swapped_models_swap_everything() -> None:
@@ -186,7 +186,7 @@ def test_corpus_smaller_than_the_depth_and_truncation_are_counted() -> None:
     assert (report.queries, report.without_relevant) == (1, 1)
     assert report.model.truncated_documents == 1
     assert report.model.metrics["ndcg@200"].mean == 1.0
-    run = make_run(data, GOOD, depth=5)
+    run = rank(encode_split(data, GOOD), data.doc_ids, depth=5)
     assert run.ranked[0].tolist()[2:] == [None] * 3
     assert np.isnan(run.scores[0, 2:]).all()
 
@@ -261,47 +261,6 @@ def test_refusals(data: Dataset, options: dict[str, float], words: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_the_page_is_well_formed_offline_and_escaped() -> None:
-    nasty = '<script>alert("x")</script> & \x00\x1b \ud800 wind'
-    data = make_data()
-    data.query_texts[0], data.doc_texts[0] = nasty + " rain stone", nasty + " rain stone"
-    report = evaluate(data, GOOD, compare=BAD, guard=make_data("general", seed=5))
-    page = render(
-        report,
-        findings=[Finding("bad-json", "corpus.jsonl:17", nasty, "error")],
-        parity={"fp32": {"max_abs_diff": 3.2e-7}, "int8": {"mean_cosine": 0.9987}},
-        run={"base": "<base>", "seed": 7, "config": {"epochs": 1}, "history": [{"loss": 1.0}]},
-    )
-    page.encode("utf-8")
-    assert page.startswith("<!DOCTYPE html>")
-    root = ET.fromstring(page.partition("\n")[2])
-    tags = {element.tag for element in root.iter()}
-    assert not tags & {"script", "link", "img", "iframe"}
-    assert not any("http" in value for element in root.iter() for value in element.attrib.values())
-    text = " ".join(root.itertext())
-    assert report.verdict is not None
-    for expected in (
-        report.verdict.sentence,
-        "corpus.jsonl:17",
-        "fp32: max_abs_diff",
-        "3.2e-07",
-        "0.9987",
-        "How to repeat",
-        "nDCG@10",
-        "MAP@100",
-    ):
-        assert expected in text
-    assert '<script>alert("x")</script>' in text
-    # two dots for each metric
-    assert sum(element.tag == "circle" for element in root.iter()) == 2 * len(report.model.metrics)
-
-
-def test_the_page_of_one_model_alone() -> None:
-    root = ET.fromstring(render(evaluate(DATA, GOOD)).partition("\n")[2])
-    assert sum(element.tag == "circle" for element in root.iter()) == 6
-    assert "Verdict" not in " ".join(root.itertext())
-
-
 def test_models_opened_here_are_closed_and_the_callers_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     from nearfield.evaluate import evaluate as module
 
@@ -331,7 +290,7 @@ def test_the_function_keeps_its_name_whatever_was_imported_before() -> None:
         "assert nf.evaluate.__module__ == 'nearfield.evaluate.evaluate'",
     ]
     lines += [
-        "import nearfield.evaluate.report",
+        "import nearfield.evaluate.report.page",
         "from nearfield.evaluate import results",
         "assert callable(nf.evaluate) and callable(nf.info)",
     ]

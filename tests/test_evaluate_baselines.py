@@ -18,9 +18,9 @@ from nearfield.errors import MissingExtraError
 from nearfield.evaluate.evaluate import evaluate
 from nearfield.evaluate.fusion import fuse, fused_run
 from nearfield.evaluate.keywords import Keywords, keyword_run, words
-from nearfield.evaluate.report import render
+from nearfield.evaluate.report.page import render
 from nearfield.evaluate.results import EvalReport
-from nearfield.evaluate.run import Run, make_run
+from nearfield.evaluate.run import Run, encode_split, rank
 from nearfield.evaluate.significance import Paired, paired
 from nearfield.evaluate.verdict import advise
 from test_evaluate import BAD, DATA, GOOD
@@ -137,7 +137,7 @@ def test_the_report_holds_what_the_loops_give() -> None:
     report = evaluate(DATA, GOOD, compare=BAD)
     plain = [oracle_bm25.ranking(oracle_bm25.bm25(DATA.doc_texts, text), 100) for text in DATA.query_texts]
     keywords = [[DATA.doc_ids[i] for i in row] for row in plain]
-    dense = [[d for d in row if d is not None] for row in make_run(DATA, GOOD).ranked]
+    dense = [[d for d in row if d is not None] for row in rank(encode_split(DATA, GOOD), DATA.doc_ids).ranked]
     both = [oracle_bm25.fused([one, two], DATA.doc_ids, 100) for one, two in zip(keywords, dense, strict=True)]
     judged = [DATA.qrels["test"][query] for query in DATA.query_ids]
     model = [oracle_metrics.ndcg(row, j, 10) for row, j in zip(dense, judged, strict=True)]

@@ -95,22 +95,33 @@ def tune(
 @click.option("--compare", metavar="MODEL", help="The model to compare with, for example the base.")
 @click.option("--guard", type=path, help="General-knowledge data with judgements (with --compare).")
 @click.option("--split", default="test", show_default=True, help="Which judgements.")
+@click.option("--report", type=path, metavar="FILE.html", help="Also write the report: slices, sizes, latency, a map of the corpus.")
 @columns_option
 @threads_option
 @json_option
 @quiet_option
 def evaluate_command(
-    data: Path, model: str, compare: str | None, guard: Path | None, split: str, columns: str | None, threads: int | None,
-    as_json: bool, quiet: bool,
+    data: Path, model: str, compare: str | None, guard: Path | None, split: str, report: Path | None, columns: str | None,
+    threads: int | None, as_json: bool, quiet: bool,
 ) -> int:  # fmt: skip
     """Measure a model on DATA's judgements; with --compare, exit 1 says: do not ship."""
     from nearfield.data.read import read
     from nearfield.evaluate.evaluate import evaluate
+    from nearfield.record import check_file, command_line, write_report
 
+    if report is not None:
+        check_file(report, ".html")
     dataset = read(data, columns=_columns(columns))
-    report = evaluate(dataset, model, split=split, compare=compare, guard=guard, threads=threads, progress=not quiet)
-    _print_json(report.to_dict()) if as_json else click.echo(str(report))
-    return EXIT_NO if report.verdict is not None and report.verdict.answer == "do not ship" else 0
+    found = evaluate(
+        dataset, model, split=split, compare=compare, guard=guard, threads=threads, study=report is not None, progress=not quiet
+    )
+    if report is not None:
+        options = {"--model": model, "--compare": compare, "--guard": guard, "--split": split, "--columns": columns, "--threads": threads}
+        write_report(found, report, model=model, command=command_line("eval", data, {**options, "--report": report}))
+    _print_json(found.to_dict()) if as_json else click.echo(str(found))
+    if report is not None and not as_json:
+        click.echo(f"report: {report}")
+    return EXIT_NO if found.verdict is not None and found.verdict.answer == "do not ship" else 0
 
 
 @cli.command()

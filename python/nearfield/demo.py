@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -72,8 +73,9 @@ def run(out: Path, *, quick: bool = False, threads: int | None = None, progress:
     write_beir(dataset, out / "data")
     vectors = out / "vectors"
     report = tune(
-        dataset, out=out / "bundle", config=size.config, threads=threads, progress=progress, cache=vectors, keep_base=out / "base"
-    )
+        dataset, out=out / "bundle", config=size.config, threads=threads, progress=progress, cache=vectors, keep_base=out / "base",
+        command=shlex.join(["nearfield", "demo", *(["--quick"] if quick else []), "--out", str(out)]),
+    )  # fmt: skip
     built = index_file(dataset, str(out / "bundle"), out / "index", threads=threads, progress=progress, cache=vectors)
     answers = _answer(dataset, out, threads=threads, progress=progress)
     for question, before, after in answers:
@@ -87,7 +89,8 @@ def run(out: Path, *, quick: bool = False, threads: int | None = None, progress:
     made = (
         ("data", "the documentation as a BEIR folder"),
         ("base", "the base model, exported the same way"),
-        ("bundle", "the model to deploy, with report.html"),
+        ("bundle", "the model to deploy"),
+        ("bundle/report.html", "the report to show; open it in a browser"),
         ("index", f"{built['documents']} documents, {built['index']}"),
     )
     for name, what in made:

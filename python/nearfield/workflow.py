@@ -21,6 +21,7 @@ from nearfield.data.read import read
 from nearfield.data.split import split
 from nearfield.errors import InputError
 from nearfield.files import whole_file
+from nearfield.record import check_file, circumstances, command_line
 from nearfield.repeat import RUN_FORMAT, Recorded, choose_threads, describe_run, place_of, read_config
 from nearfield.types import Kind
 
@@ -96,6 +97,7 @@ def tune(
     threads: int | None = None,
     cache: str | Path | None = None,
     keep_base: str | Path | None = None,
+    command: str | None = None,
     on_findings: OnFindings | None = None,
 ) -> TuneReport:
     """Fine-tunes ``base`` on ``data``, exports it and measures whether it is better. Needs ``nearfield[train]``.
@@ -119,6 +121,8 @@ def tune(
             rest (``NEARFIELD_THREADS`` caps both).
         cache: a folder that keeps corpus vectors, so that an index built next need not encode again; None keeps none.
         keep_base: a folder for the base's own bundle, to compare with later; None removes it at the end.
+        command: the command line that repeats the run, for the report; None makes it from the arguments where ``data`` and ``guard``
+            are paths.
         on_findings: called with what the data check found, before training starts.
 
     Raises:
@@ -194,7 +198,12 @@ def tune(
         seconds=dict(clock.seconds),
         peak_memory=peak_memory(),
     )
+    if command is None and not isinstance(data, Dataset) and not isinstance(guard, Dataset):
+        named = ",".join(f"{name}={theirs}" for name, theirs in (columns or {}).items()) or None
+        options = {"--base": base, "--out": out, "--guard": guard, "--columns": named, "--threads": threads, "--config": out / "run.json"}
+        command = command_line("tune", data, options)
     call = {
+        "command": command or "",
         "base": base_name if base is None else place_of(base),
         "guard": place_of(guard) if isinstance(guard, (str, Path)) else None,
         "columns": dict(columns) if columns else None,
@@ -220,8 +229,7 @@ def encode_file(
     """
     from nearfield.encode.encoder import Encoder
 
-    if out.is_dir() or not out.parent.is_dir():
-        raise InputError(f"{out}: {'a folder' if out.is_dir() else 'its folder does not exist'}; name a .npy file in a folder that exists")
+    check_file(out, ".npy")
     dataset = _read(texts, columns, on_findings)
     with Encoder(model, precision=precision, threads=threads) as encoder:
         vectors = encoder.encode(dataset.doc_texts, kind=kind, progress=progress)
@@ -296,16 +304,20 @@ def _measure(
 
     with Encoder(bundle.path, threads=threads) as tuned, Encoder(base_bundle.path, threads=threads) as base:
         return evaluate(
-            dataset, tuned, compare=base, guard=guard, guard_limit=settings.guard_max_drop, cache=cache, progress=progress, threads=threads
-        )
+            dataset, tuned, compare=base, guard=guard, guard_limit=settings.guard_max_drop, cache=cache, progress=progress, threads=threads,
+            study=True,
+        )  # fmt: skip
 
 
-def _complete(bundle: Bundle, made: TuneReport, settings: TuneConfig, result: TrainResult, about: Mapping[str, Any]) -> Bundle:
+def _complete(
+    bundle: Bundle, made: TuneReport, settings: TuneConfig, result: TrainResult, about: Mapping[str, Any], command: str
+) -> Bundle:
     """Returns the bundle with what was measured: metrics, verdict, report, the run's own description and the model card."""
-    from nearfield.evaluate.report import render
+    from nearfield.evaluate.report.page import render
     from nearfield.export.card import model_card
     from nearfield.export.writer import update
 
+    shown = circumstances(about["command"])
     run = {
         "run_format": RUN_FORMAT,
         "config": settings.to_dict(),
@@ -316,6 +328,7 @@ def _complete(bundle: Bundle, made: TuneReport, settings: TuneConfig, result: Tr
         "history": result.history,
         "seconds": made.to_dict()["seconds"],
         "peak_memory": made.peak_memory,
+        "date": shown["date"],
         **about,
     }
     metrics = made.evaluation.to_dict()
@@ -324,7 +337,7 @@ def _complete(bundle: Bundle, made: TuneReport, settings: TuneConfig, result: Tr
         bundle,
         files={
             "run.json": (json.dumps(run, indent=1) + "\n").encode(),
-            "report.html": render(made.evaluation, findings=made.findings, parity=bundle.manifest.get("parity"), run=run).encode(),
+            "report.html": render(made.evaluation, findings=made.findings, exports=bundle.manifest, run=run | shown).encode(),
             "README.md": model_card(manifest).encode(),
         },
         metrics=manifest["metrics"],

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 
-from nearfield.data.dataset import SPLITS, Dataset, Finding
+from nearfield.data.dataset import SPLITS, Dataset, Finding, Severity
 from nearfield.data.near import BANDS, THRESHOLD, join_near, normalize
 from nearfield.data.notes import Notes
 from nearfield.data.union import Union
@@ -49,6 +50,39 @@ def check(dataset: Dataset, *, max_tokens: int = 512, progress: bool = False) ->
     return notes.findings()
 
 
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """The findings of one kind.
+
+    Attributes:
+        severity, kind: of each.
+        count: how many there are, those that were counted but not listed included.
+        examples: those that are listed.
+    """
+
+    severity: Severity
+    kind: str
+    count: int
+    examples: list[Finding]
+
+
+def tally(findings: Iterable[Finding]) -> list[Tally]:
+    """Returns the findings by kind, errors first, kinds in the order of their first appearance.
+
+    >>> [(kind.kind, kind.count) for kind in tally([Finding("empty-text", "a.jsonl:3", "left out")])]
+    [('empty-text', 1)]
+    """
+    kinds: dict[tuple[Severity, str], list[Finding]] = {}
+    for finding in findings:
+        kinds.setdefault((finding.severity, finding.kind), []).append(finding)
+    made = []
+    for (severity, kind), found in sorted(kinds.items(), key=lambda item: ("error", "warning", "info").index(item[0][0])):
+        listed = [f for f in found if not f.message.endswith("not listed")]
+        rest = sum(int(f.message.split()[0].replace(",", "")) for f in found if f.message.endswith("not listed"))
+        made.append(Tally(severity, kind, len(listed) + rest, listed))
+    return made
+
+
 def summarize(findings: Iterable[Finding]) -> str:
     """Returns the findings as lines for people: kinds with errors first, for each kind its number of entries and its first three.
 
@@ -56,18 +90,10 @@ def summarize(findings: Iterable[Finding]) -> str:
     error   empty-text: 1
             a.jsonl:3: 'text' is empty, row left out
     """
-    kinds: dict[tuple[str, str], list[Finding]] = {}
-    for finding in findings:
-        kinds.setdefault((finding.severity, finding.kind), []).append(finding)
     lines: list[str] = []
-    for severity in ("error", "warning", "info"):
-        for (level, kind), found in kinds.items():
-            if level == severity:
-                rest = [f for f in found if f.message.endswith("not listed")]
-                listed = len(found) - len(rest)
-                total = listed + sum(int(f.message.split()[0].replace(",", "")) for f in rest)
-                lines.append(f"{severity:7} {kind}: {total:,}")
-                lines += [f"        {f.where}: {f.message}" for f in found[:3]]
+    for found in tally(findings):
+        lines.append(f"{found.severity:7} {found.kind}: {found.count:,}")
+        lines += [f"        {example.where}: {example.message}" for example in found.examples[:3]]
     return "\n".join(lines) or "nothing to report"
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -15,8 +16,9 @@ from nearfield.data.dataset import Dataset
 from nearfield.errors import InputError
 from nearfield.evaluate.baselines import measure_baselines
 from nearfield.evaluate.results import EvalReport, GuardResult, QueryChange, SystemResult, metric_label
-from nearfield.evaluate.run import Run, make_run
+from nearfield.evaluate.run import Run, encode_split, rank
 from nearfield.evaluate.significance import RESAMPLES, Paired, bootstrap_columns, paired, paired_columns
+from nearfield.evaluate.study.gather import Gathering
 from nearfield.evaluate.verdict import GUARD_LIMIT, Verdict, judge
 from nearfield.metrics import DEPTH, QueryMetrics, score_run
 from nearfield.search.encoders import Model, TextEncoder, model_name, open_encoder
@@ -49,6 +51,7 @@ def evaluate(
     cache: str | os.PathLike[str] | None = None,
     seed: int = 0,
     threads: int | None = None,
+    study: bool = False,
     progress: bool = False,
 ) -> EvalReport:
     """Measures how well a model finds the relevant documents, by exact search over the whole corpus.
@@ -68,6 +71,8 @@ def evaluate(
         cache: a folder that keeps corpus vectors, so that a base model's need computing only once.
         seed: of the split and of the statistics.
         threads: of encoding and search; None takes the library's default.
+        study: also measures what the report shows beside the verdict: slices of the queries, fewer columns and other storage, latency on
+            this machine, and a map of the corpus; half a minute at most beside the encoding.
         progress: whether long steps show themselves on stderr.
 
     Raises:
@@ -82,21 +87,13 @@ def evaluate(
     guard_split = "" if guard_data is None else _guard_split(guard_data, split)
     scored: list[_Scored] = []
     guarded: list[_Scored] = []
+    measure = partial(_measure, k=k, cache=cache, seed=seed, threads=threads, progress=progress)
+    gathering = Gathering(dataset, split=split, k=k, seed=seed, threads=threads, show=progress) if study else None
     for which in (model,) if compare is None else (model, compare):
         with _opened(which, threads) as encoder:
-            for target, where, out in ((dataset, split, scored), (guard_data, guard_split, guarded)):
+            for target, where, out, look in ((dataset, split, scored, gathering), (guard_data, guard_split, guarded, None)):
                 if target is not None:
-                    run = make_run(
-                        target,
-                        encoder,
-                        split=where,
-                        depth=max(DEPTH, k),
-                        cache=cache,
-                        show=progress,
-                        threads=threads,
-                        label=model_name(which),
-                    )
-                    out.append(_score(run, target, where, encoder, model_name(which), k=k, seed=seed))
+                    out.append(measure(encoder, model_name(which), target, where, look))
     guard_result = None if guard_data is None else _guard_result(guard_data, guard_split, guarded, k, seed)
     after, before = scored[0], scored[1] if compare is not None else None
     change = {} if before is None else _changes(before, after, seed)
@@ -111,6 +108,7 @@ def evaluate(
         model=after.result, compare=None if before is None else before.result, change=change,
         better=counts[0], worse=counts[1], same=counts[2], wins=wins, losses=losses,
         baselines=baselines, advice=advice, guard=guard_result, verdict=verdict,
+        study=None if gathering is None else gathering.finish(after.metrics, None if before is None else before.metrics, wins, losses),
         notes=notes + guard_notes, findings=[asdict(finding) for finding in dataset.findings],
         resamples=RESAMPLES, seed=seed, seconds=time.perf_counter() - start,
     )  # fmt: skip
@@ -146,7 +144,13 @@ def _opened(model: Model, threads: int | None) -> Iterator[TextEncoder]:
             close()
 
 
-def _score(run: Run, data: Dataset, split: str, encoder: TextEncoder, name: str, *, k: int, seed: int) -> _Scored:
+def _measure(
+    encoder: TextEncoder, name: str, data: Dataset, split: str, gathering: Gathering | None, *, k: int,
+    cache: str | os.PathLike[str] | None, seed: int, threads: int | None, progress: bool,
+) -> _Scored:  # fmt: skip
+    """Runs and scores one model on one dataset; its vectors are let go of at the end, so that two models' are never in memory at once."""
+    encoded = encode_split(data, encoder, split=split, cache=cache, show=progress)
+    run = rank(encoded, data.doc_ids, depth=max(DEPTH, k), show=progress, threads=threads, label=name)
     metrics = score_run(run.query_ids, run.ranked, data.qrels[split], k=k)
     if not metrics.query_ids:
         raise InputError(f"{data.name}: none of the {len(run.query_ids):,} queries of split {split!r} has a relevant document")
@@ -155,6 +159,8 @@ def _score(run: Run, data: Dataset, split: str, encoder: TextEncoder, name: str,
         name, encoder.fingerprint, encoder.backend, encoder.precision, dict(zip(metrics.values, intervals, strict=True)),
         run.truncated_documents, run.truncated_queries, run.seconds, run.cached,
     )  # fmt: skip
+    if gathering is not None:
+        gathering.look(encoder, encoded, metrics)
     return _Scored(run, metrics, result)
 
 
@@ -197,7 +203,12 @@ def _query_changes(
         shown = min(relevant, key=lambda document: best.get(document, len(lists[0]) + 1))
         document = _snippet(texts.get(shown, ""))
         values = float(old[place]), float(new[place])
-        return QueryChange(query, after.run.query_texts[position], shown, document, ranks[0].get(shown), ranks[1].get(shown), *values)
+        instead = lists[0][0] if delta[place] > 0 else lists[1][0]
+        instead = "" if instead in relevant else instead
+        return QueryChange(
+            query, after.run.query_texts[position], shown, document, ranks[0].get(shown), ranks[1].get(shown), *values, instead,
+            _snippet(texts.get(instead, "")),
+        )  # fmt: skip
 
     order = np.argsort(delta, kind="stable")
     losses = [describe(int(place)) for place in order[:SHOWN] if delta[place] < 0]

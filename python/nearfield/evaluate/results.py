@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from nearfield.evaluate.significance import Interval, Paired
+from nearfield.evaluate.study.results import Study
 from nearfield.evaluate.verdict import Verdict
 
 
@@ -65,6 +66,7 @@ class QueryChange:
         document_id, document: its relevant document that the better of the two models placed best; the text is cut to 240 characters.
         rank_before, rank_after: that document's rank from 1, None below the depth of the run.
         before, after: the query's nDCG@k.
+        instead_id, instead: what the worse of the two models placed first instead, cut likewise; empty where that is relevant as well.
     """
 
     query_id: str
@@ -75,6 +77,8 @@ class QueryChange:
     rank_after: int | None
     before: float
     after: float
+    instead_id: str
+    instead: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +119,7 @@ class EvalReport:
         advice: what the baselines say of the model, in words; where there are none, how to get them.
         guard: the check on a second dataset, or None.
         verdict: the answer, or None without ``compare``. Its sentence ends with the advice.
+        study: slices, sizes, latency and the map, where they were asked for; None otherwise.
         notes: what a reader must know, for example that the split was made here.
         findings: what reading the data found.
         resamples, seed: of the statistics.
@@ -141,6 +146,7 @@ class EvalReport:
     advice: str
     guard: GuardResult | None
     verdict: Verdict | None
+    study: Study | None
     notes: list[str]
     findings: list[dict[str, str]]
     resamples: int
@@ -148,8 +154,18 @@ class EvalReport:
     seconds: float = field(compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns nested plain values; a bound that does not exist is None, so that the JSON is standard."""
-        return dict(_plain(asdict(self)))
+        """Returns nested plain values; a bound that does not exist is None, so that the JSON is standard.
+
+        The points of the study's map are left out: 3,000 places are for eyes, and would be most of the JSON.
+        """
+        values = dict(_plain(asdict(self)))
+        if self.study is not None and self.study.map is not None:
+            drawn = values["study"]["map"]
+            del drawn["part"], drawn["marks"]
+            for side in (drawn["before"], drawn["after"]):
+                if side is not None:
+                    del side["points"]
+        return values
 
     def to_json(self, *, indent: int | None = 2) -> str:
         """Returns `to_dict` as JSON text."""
@@ -251,6 +267,6 @@ def _guard_line(guard: GuardResult) -> str:
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -18,7 +18,7 @@ from nearfield.files import cannot_write, whole_file
 from nearfield.metrics import DEPTH
 from nearfield.progress import progress
 from nearfield.search.encoders import TextEncoder
-from nearfield.types import AnyArray, FloatArray
+from nearfield.types import AnyArray, FloatArray, Storage
 
 # Queries searched between two steps of the bar; a block amortizes the passes over the corpus and still moves the bar every second or so.
 QUERY_BLOCK = 512
@@ -47,28 +47,45 @@ class Run:
     cached: bool
 
 
-def make_run(
+@dataclass(frozen=True)
+class Encoded:
+    """The vectors of one model on one split, from which runs are made.
+
+    Attributes:
+        query_ids, query_texts: the ``n`` queries judged in the split.
+        queries: float32 ``(n, dim)``.
+        documents: float32 ``(documents, dim)``, in the order of the dataset.
+        truncated_documents, truncated_queries: texts cut to the model's length.
+        seconds: ``"encode documents"`` (0 where the cache held them) and ``"encode queries"``.
+        cached: whether the documents' vectors came from the cache.
+    """
+
+    query_ids: list[str]
+    query_texts: list[str]
+    queries: FloatArray
+    documents: FloatArray
+    truncated_documents: int
+    truncated_queries: int
+    seconds: dict[str, float]
+    cached: bool
+
+
+def encode_split(
     data: Dataset,
     encoder: TextEncoder,
     *,
     split: str = "test",
-    depth: int = DEPTH,
     cache: str | os.PathLike[str] | None = None,
     show: bool = False,
-    threads: int | None = None,
-    label: str = "model",
-) -> Run:
-    """Encodes corpus and queries and searches exactly, by cosine.
+) -> Encoded:
+    """Encodes the corpus and the queries of one split.
 
     Args:
         data: documents, queries and judgements.
         encoder: what encodes.
         split: whose queries.
-        depth: documents kept for each query; 100 is the deepest cut-off that is reported.
         cache: a folder that keeps the corpus vectors between calls, by model, backend, precision and document texts.
         show: whether progress is shown.
-        threads: of the search; None takes the library's default.
-        label: names the model in the progress display.
 
     Raises:
         InputError: no documents, no queries in the split, or no such split.
@@ -83,10 +100,30 @@ def make_run(
     encoded = time.perf_counter()
     queries = encoder.encode(query_texts, kind="query", progress=show)
     truncated_queries = encoder.truncated
-    asked = time.perf_counter()
-    ranked, scores = exact_ranking(queries, documents, data.doc_ids, depth=depth, show=show, threads=threads, label=label)
-    seconds = {"encode documents": encoded - start, "encode queries": asked - encoded, "search": time.perf_counter() - asked}
-    return Run(query_ids, query_texts, ranked, scores, truncated_documents, truncated_queries, seconds, cached)
+    seconds = {"encode documents": encoded - start, "encode queries": time.perf_counter() - encoded}
+    return Encoded(query_ids, query_texts, queries, documents, truncated_documents, truncated_queries, seconds, cached)
+
+
+def rank(
+    encoded: Encoded, doc_ids: Sequence[str], *, depth: int = DEPTH, show: bool = False, threads: int | None = None, label: str = "model"
+) -> Run:
+    """Searches exactly, by cosine.
+
+    Args:
+        encoded: the vectors.
+        doc_ids: names of the documents, in the order of their vectors.
+        depth: documents kept for each query; 100 is the deepest cut-off that is reported.
+        show: whether progress is shown.
+        threads: of the search; None takes the library's default.
+        label: names the model in the progress display.
+    """
+    start = time.perf_counter()
+    ranked, scores = exact_ranking(encoded.queries, encoded.documents, doc_ids, depth=depth, show=show, threads=threads, label=label)
+    seconds = {**encoded.seconds, "search": time.perf_counter() - start}
+    return Run(
+        encoded.query_ids, encoded.query_texts, ranked, scores, encoded.truncated_documents, encoded.truncated_queries, seconds,
+        encoded.cached,
+    )  # fmt: skip
 
 
 def exact_ranking(
@@ -95,14 +132,15 @@ def exact_ranking(
     doc_ids: Sequence[str],
     *,
     depth: int = DEPTH,
+    storage: Storage = "float32",
     show: bool = False,
     threads: int | None = None,
     label: str = "model",
 ) -> tuple[AnyArray, FloatArray]:
-    """Returns ``(ids, scores)`` of the ``depth`` best documents for each query, as `Run` holds them."""
+    """Returns ``(ids, scores)`` of the ``depth`` best documents for each query, as `Run` holds them; ``storage`` is the index's."""
     from nearfield.index.flat import FlatIndex
 
-    index = FlatIndex(documents.shape[1], metric="cosine", threads=threads)
+    index = FlatIndex(documents.shape[1], metric="cosine", storage=storage, threads=threads)
     index.add(documents)
     names = np.array([*doc_ids, None], object)
     ids = np.empty((len(queries), depth), object)

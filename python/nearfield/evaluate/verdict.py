@@ -57,7 +57,7 @@ def judge(
     if change.mean == 0:
         rise = f"{metric} stays at {after:.3f}"
     figures = f"({_span(change)}, p {_p(change.p)})"
-    sure = _sure(change)
+    sure = is_sure(change)
     guard_words = "" if guard is None else _guard_words(guard, guard_limit)
     # measured means carry rounding of about 1e-16; a drop of exactly the limit is still within it
     if guard is not None and -guard.mean > guard_limit + 1e-9:
@@ -94,8 +94,8 @@ def advise(keywords: float, keywords_change: Paired, fused: float, fused_change:
     >>> advise(0.7, lost, 0.79, Paired(-0.01, -0.02, 0.001, 0.07)).startswith("The model beats keywords: BM25 reaches nDCG@10 0.700")
     True
     """
-    beaten, helped = _sure(keywords_change) and keywords_change.mean > 0, _sure(fused_change) and fused_change.mean >= TINY_GAIN
-    unproven = not _sure(keywords_change)
+    beaten, helped = is_sure(keywords_change) and keywords_change.mean > 0, is_sure(fused_change) and fused_change.mean >= TINY_GAIN
+    unproven = not is_sure(keywords_change)
     start = "Keywords beat the model" if beaten else "The model is not shown to beat keywords" if unproven else "The model beats keywords"
     if helped and not (beaten and fused <= keywords):
         end = "Search by keywords as well and fuse the two."
@@ -105,7 +105,7 @@ def advise(keywords: float, keywords_change: Paired, fused: float, fused_change:
         end = "Keywords cost less to serve; only more queries can show a difference."
     else:
         end = "Keywords need not be added."
-    if not _sure(fused_change):
+    if not is_sure(fused_change):
         gain = "which may be chance"
     elif fused_change.mean < 0:
         gain = "worse than the model alone"
@@ -116,7 +116,12 @@ def advise(keywords: float, keywords_change: Paired, fused: float, fused_change:
     return f"{start}: {first}; {second}. {end}"
 
 
-def _sure(change: Paired) -> bool:
+def is_sure(change: Paired) -> bool:
+    """Whether a difference is more than chance: its 95 % interval leaves out zero and p is at most 0.05.
+
+    >>> is_sure(Paired(0.1, 0.05, 0.15, 0.001)), is_sure(Paired(0.1, -0.05, 0.25, 0.2))
+    (True, False)
+    """
     return (change.low > 0 or change.high < 0) and change.p <= ALPHA
 
 

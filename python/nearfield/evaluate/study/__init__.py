@@ -1,0 +1,1 @@
+"""What the report shows beside the verdict: slices, storage, latency, a map of the corpus. Figures and text, no page."""
