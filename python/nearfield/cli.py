@@ -22,6 +22,7 @@ from nearfield.errors import InputError, NearfieldError
 if TYPE_CHECKING:
     from nearfield.data.dataset import Finding
     from nearfield.encode.encoder import PrecisionName
+    from nearfield.export.export import ExporterName
     from nearfield.types import Hits, Kind
 
 EXIT_NO, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
@@ -113,19 +114,22 @@ def evaluate_command(
 @cli.command()
 @click.argument("checkpoint", metavar="CHECKPOINT")
 @click.option("--out", type=path, required=True, help="The bundle's folder.")
+@click.option(
+    "--exporter", type=click.Choice(["auto", "own", "optimum"]), default="auto", show_default=True,
+    help="Who writes the graph; auto asks Optimum, where it is installed, for what ours cannot export.",
+)  # fmt: skip
 @json_option
 @quiet_option
-def export(checkpoint: str, out: Path, as_json: bool, quiet: bool) -> int:
+def export(checkpoint: str, out: Path, exporter: ExporterName, as_json: bool, quiet: bool) -> int:
     """Make a bundle (fp32 and int8 ONNX, checked against torch) of a sentence-transformers folder."""
     from nearfield.encode.models import resolve_model
     from nearfield.export.export import export_bundle
 
-    bundle = export_bundle(
-        resolve_model(checkpoint), out, texts=None, parity_data=None, base=checkpoint, config={}, data_fingerprint=None, progress=not quiet
-    )
+    bundle = export_bundle(resolve_model(checkpoint), out, base=checkpoint, exporter=exporter, progress=not quiet)
     parity = bundle.manifest["parity"]
     if as_json:
-        _print_json({"bundle": str(out), "fingerprint": bundle.fingerprint, "parity": parity})
+        made_by = bundle.manifest["graphs"]["model.onnx"]["exporter"]
+        _print_json({"bundle": str(out), "fingerprint": bundle.fingerprint, "exporter": made_by, "parity": parity})
     else:
         click.echo(
             f"{out}: fp32 within {parity['fp32']['max_abs_diff']:.1e} of torch, int8 mean cosine {parity['int8']['mean_cosine']:.4f}"

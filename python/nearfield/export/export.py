@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -37,6 +37,10 @@ GOLDEN_CHARACTERS = 2_000
 EMBEDDING_TOLERANCE = 0.002
 _STEPS = 6
 _VERSIONS = ("torch", "transformers", "onnx", "onnxruntime", "tokenizers", "numpy")
+_OPTIMUM = ("optimum", "optimum-onnx")
+
+ExporterName = Literal["auto", "own", "optimum"]
+EXPORTERS = get_args(ExporterName)
 
 # Used where no texts are given. Short and long, several scripts, numbers, code, punctuation.
 TEXTS = (
@@ -80,6 +84,7 @@ def export_bundle(
     parity_queries: int = 300,
     parity_documents: int = 1_000,
     int8: bool = True,
+    exporter: ExporterName = "auto",
 ) -> Bundle:
     """Makes a bundle of a model folder. all-MiniLM-L6-v2 takes about 30 s on 2 cores without ``parity_data``.
 
@@ -95,18 +100,26 @@ def export_bundle(
         progress: shows the steps on stderr.
         parity_queries, parity_documents: size of the sub-corpus for the retrieval loss.
         int8: False leaves the int8 graph out, which saves half the time where a model is only compared with.
+        exporter: ``"own"``, ``"optimum"`` (``nearfield[optimum]``, in an environment of its own), or ``"auto"`` (default): Optimum's only
+            where ours gives no graph within 1e-5 of torch. The manifest says which one made the graph.
 
     Returns:
         the opened bundle. Its fp32 graph passed; ``manifest["parity"]["int8"]["passed"]`` may be False (or None: unmeasured); the int8
         graph is written all the same, for whoever accepts the loss.
 
     Raises:
-        InputError: the model cannot be read or exported, or the ONNX graph differs from torch by more than 1e-5; ``out`` is in the way.
-        MissingExtraError: torch, transformers or onnx is not installed.
+        InputError: the model cannot be read or exported, or the ONNX graph differs from torch by more than 1e-5; ``out`` is in the way;
+            Optimum is asked for beside a version of transformers that it does not work with.
+        MissingExtraError: torch, transformers or onnx is not installed, or Optimum where it is asked for.
     """
+    if exporter not in EXPORTERS:
+        raise InputError(f"exporter: {exporter!r} given, one of {', '.join(EXPORTERS)} expected")
     _require_extras()
     from nearfield.encode.tower import Tower
+    from nearfield.export.optimum import check_optimum
 
+    if exporter == "optimum":
+        check_optimum()
     folder = Path(model)
     spec = read_spec(folder)
     source = _Source(base or folder.resolve().name, config or {}, data_fingerprint, verdict)
@@ -116,9 +129,10 @@ def export_bundle(
             _copy_model(folder, writer.folder / "model")
             # What is shipped is what is measured: from here on only the copy is read.
             tower = Tower.load(writer.folder / "model")
+            tower.folder = folder  # errors name what the caller gave
             bar.advance(note="model copied")
             golden = _write_golden(tower, kept, writer.folder / "golden.npz")
-            graphs, parity = _export_graphs(tower, kept, writer.folder / "onnx", bar, int8=int8)
+            graphs, parity = _export_graphs(tower, kept, writer.folder / "onnx", bar, int8=int8, exporter=exporter)
         if int8:
             parity["int8"]["passed"] = None
         if int8 and parity_data is not None:
@@ -139,12 +153,17 @@ def export_bundle(
             "parity": parity,
             "graphs": graphs,
             "golden": golden,
-            "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in _VERSIONS}},
+            "versions": _versions(graphs),
         }
         (writer.folder / "README.md").write_text(model_card(fields), encoding="utf-8")
         run = {"base": source.base, "data": source.data_fingerprint, "config": dict(source.config), "versions": fields["versions"]}
         (writer.folder / "run.json").write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
         return writer.finish(fields)
+
+
+def _versions(graphs: Mapping[str, Any]) -> dict[str, str]:
+    names = [*_VERSIONS, *(_OPTIMUM if graphs["model.onnx"]["exporter"] == "optimum" else ())]
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in names}}
 
 
 def _require_extras() -> None:
@@ -206,37 +225,28 @@ def _write_golden(tower: Tower, texts: Sequence[str], path: Path) -> dict[str, i
 
 
 def _export_graphs(
-    tower: Tower, texts: Sequence[str], folder: Path, bar: Bar, *, int8: bool
+    tower: Tower, texts: Sequence[str], folder: Path, bar: Bar, *, int8: bool, exporter: ExporterName
 ) -> tuple[dict[str, Any], dict[str, Any]]:  # fmt: skip
     """Writes model.onnx and, if asked, model.int8.onnx; returns the manifest's ``graphs`` and ``parity``."""
-    from nearfield.export.onnx_graph import GraphRunner, count_nodes, export_graph, fuse
-    from nearfield.export.parity import encode, fp32_parity
+    from nearfield.export.fp32 import write_fp32
+    from nearfield.export.onnx_graph import GraphRunner, count_nodes
+    from nearfield.export.parity import encode
     from nearfield.export.quantize import SETTINGS
 
     folder.mkdir()
-    plain, fused, final = folder / "plain.onnx", folder / "fused.onnx", folder / "model.onnx"
-    export_graph(tower, plain)
-    bar.advance(note="graph written")
-    config: Any = tower.model.config
-    is_fused = fuse(plain, fused, heads=int(getattr(config, "num_attention_heads", 0) or 0), hidden=tower.spec.dim)
-    is_fused = is_fused and bool(fp32_parity(tower, GraphRunner(fused), texts)["passed"])
-    (fused if is_fused else plain).replace(final)
-    plain.unlink(missing_ok=True)
-    fused.unlink(missing_ok=True)
-    bar.advance(note="attention fused" if is_fused else "attention left as it is")
-    fp32 = fp32_parity(tower, GraphRunner(final), texts)
-    if not fp32["passed"]:
-        difference = f"{fp32['max_abs_diff']:.2g} from torch, at most {fp32['limit']:g} expected"
-        raise InputError(f"{tower.folder}: the ONNX graph of {type(tower.model).__name__} is {difference}; this model cannot be exported")
-    bar.advance(note="fp32 checked")
-    graphs: dict[str, Any] = {"model.onnx": {"fused_offline": is_fused, "nodes": count_nodes(final)}}
-    parity: dict[str, Any] = {"fp32": fp32}
+    final = folder / "model.onnx"
+    bar.advance(0, note="fp32 graph")
+    fp32 = write_fp32(tower, texts, folder, exporter)
+    bar.advance(3, note=f"fp32 checked, attention {'fused' if fp32.fused_offline else 'left as it is'}")
+    made = {"exporter": fp32.exporter, "fused_offline": fp32.fused_offline}
+    graphs: dict[str, Any] = {"model.onnx": {**made, "nodes": count_nodes(final)}}
+    parity: dict[str, Any] = {"fp32": fp32.parity}
     if int8:
         reference = encode(tower, GraphRunner(final), texts)
         cosine, embeddings = _quantize_best(tower, texts, folder, reference)
         nodes = count_nodes(folder / "model.int8.onnx")
         quantization = {**SETTINGS, "embeddings": embeddings}
-        graphs["model.int8.onnx"] = {"fused_offline": is_fused, "nodes": nodes, "quantization": quantization}
+        graphs["model.int8.onnx"] = {**made, "nodes": nodes, "quantization": quantization}
         parity["int8"] = {**cosine, "texts": len(texts)}
     bar.advance(2, note="int8 written" if int8 else "no int8")
     return graphs, parity
