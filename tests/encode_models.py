@@ -69,7 +69,7 @@ _OWN_SIZES: dict[str, dict[str, object]] = {
     "electra": {"embedding_size": 16},
     "gemma3_text": {"num_key_value_heads": 2, "head_dim": 8},
     "glm": {"num_key_value_heads": 2, "head_dim": 8},
-    "llama": {"num_key_value_heads": 2},
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 66},
     "modernbert": {"global_attn_every_n_layers": 2, "local_attention": 8},
     "qwen3": {"num_key_value_heads": 2, "head_dim": 8},
     "xlm": {"emb_dim": 32, "n_layers": 2, "n_heads": 4},

@@ -68,7 +68,8 @@ def _attempt(tower: Tower, texts: Sequence[str], folder: Path, exporter: str) ->
                 return Fp32(exporter, True, parity)
         parity, wrong = _check(tower, plain, texts)
         if wrong:
-            raise InputError(f"{tower.folder}: the ONNX graph of {type(tower.model).__name__} {wrong}; this model cannot be exported")
+            graph = "the ONNX graph" if exporter == "own" else "Optimum's ONNX graph"
+            raise InputError(f"{tower.folder}: {graph} of {type(tower.model).__name__} {wrong}; this model cannot be exported")
         plain.replace(final)
         return Fp32(exporter, False, parity)
     finally:
