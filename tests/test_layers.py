@@ -33,6 +33,7 @@ HOMES = {
     "transformers": {"tune/", "export/", "encode/tower.py", "encode/torch_backend.py"},
     "onnxruntime": {"export/", "encode/onnx_backend.py"},
     "onnx": {"export/"},
+    "optimum": {"export/optimum.py"},
     "numba": {"kernels/"},
     "pyarrow": {"data/"},
     "bm25s": {"evaluate/keywords.py"},

@@ -25,6 +25,7 @@ from nearfield.files import reason_of
 if TYPE_CHECKING:
     from nearfield.data.dataset import Finding
     from nearfield.encode.encoder import PrecisionName
+    from nearfield.export.export import ExporterName
     from nearfield.types import Hits, Kind
 
 EXIT_NO, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
@@ -131,10 +132,16 @@ def evaluate_command(
 @click.option(
     "--int8", type=click.Choice(get_args(Int8Method)), default=ExportConfig().int8, show_default=True, help="How the int8 graph is made."
 )
+@click.option(
+    "--exporter", type=click.Choice(["auto", "own", "optimum"]), default="auto", show_default=True,
+    help="Who writes the graph; auto asks Optimum, where it is installed, for what ours cannot export.",
+)  # fmt: skip
 @columns_option
 @json_option
 @quiet_option
-def export(checkpoint: str, out: Path, data: Path | None, int8: Int8Method, columns: str | None, as_json: bool, quiet: bool) -> int:
+def export(
+    checkpoint: str, out: Path, data: Path | None, int8: Int8Method, exporter: ExporterName, columns: str | None, as_json: bool, quiet: bool
+) -> int:
     """Make a bundle (fp32 and int8 ONNX, checked against torch) of a sentence-transformers folder."""
     from nearfield.data.read import read
     from nearfield.encode.models import resolve_model
@@ -144,6 +151,7 @@ def export(checkpoint: str, out: Path, data: Path | None, int8: Int8Method, colu
     bundle = export_bundle(
         resolve_model(checkpoint), out, texts=dataset.doc_texts if dataset else None, parity_data=dataset, base=checkpoint, config={},
         data_fingerprint=None, progress=not quiet, settings=ExportConfig(int8=int8),
+        exporter=exporter,
     )  # fmt: skip
     parity, graphs = bundle.manifest["parity"], bundle.manifest["graphs"]
     if note := parity.get("int8", {}).get("note"):

@@ -22,5 +22,5 @@ class FingerprintError(InputError):
 class MissingExtraError(NearfieldError, ImportError):
     """A feature whose optional dependencies are not installed; the message names the ``pip install`` that brings them."""
 
-    def __init__(self, feature: str, extra: str, missing: str) -> None:
-        super().__init__(f"{feature} needs {missing}, which is not installed: pip install 'nearfield[{extra}]'")
+    def __init__(self, feature: str, extra: str, missing: str, note: str = "") -> None:
+        super().__init__(f"{feature} needs {missing}, which is not installed: pip install 'nearfield[{extra}]'{note and ' '}{note}")

@@ -309,9 +309,7 @@ def _measure(
         )  # fmt: skip
 
 
-def _complete(
-    bundle: Bundle, made: TuneReport, settings: TuneConfig, result: TrainResult, about: Mapping[str, Any], command: str
-) -> Bundle:
+def _complete(bundle: Bundle, made: TuneReport, settings: TuneConfig, result: TrainResult, about: Mapping[str, Any]) -> Bundle:
     """Returns the bundle with what was measured: metrics, verdict, report, the run's own description and the model card."""
     from nearfield.evaluate.report.page import render
     from nearfield.export.card import model_card

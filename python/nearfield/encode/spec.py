@@ -148,7 +148,7 @@ def _modules(folder: Path) -> list[tuple[str, str]]:
 
 
 def _hidden_size(config: dict[str, Any], where: Path) -> int:
-    for key in ("hidden_size", "dim", "d_model", "n_embd"):
+    for key in ("hidden_size", "dim", "d_model", "n_embd", "emb_dim"):
         if isinstance(config.get(key), int) and config[key] > 0:
             return int(config[key])
     raise InputError(f"{where}: no hidden_size; this does not look like a text encoder's configuration")

@@ -9,6 +9,7 @@ import json
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
@@ -94,6 +95,10 @@ class Tower(torch.nn.Module):
         except IndexError as error:
             mismatch = "tokenizer.json gives a token, or max_tokens a position, that the model does not have"
             raise FormatError(f"{self.folder}: {mismatch} ({error}): its files do not belong together") from None
+        return self.finish(hidden, attention_mask)
+
+    def finish(self, hidden: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Token vectors, float32 ``(n, t, dim)``, and their mask ``(n, t)`` to vectors ``(n, dim)``, pooled and perhaps normalized."""
         vectors = pool(hidden, attention_mask, self.spec.pooling)
         return torch.nn.functional.normalize(vectors, p=2.0, dim=-1) if self.spec.normalize else vectors
 
@@ -169,7 +174,7 @@ def pool(hidden: torch.Tensor, attention_mask: torch.Tensor, pooling: Pooling) -
         return hidden[:, 0]
     if pooling == "last":
         last = (attention_mask.sum(dim=1, keepdim=True) - 1).clamp(min=0)
-        return hidden.gather(1, last.unsqueeze(-1).expand(-1, 1, hidden.shape[-1])).squeeze(1)
+        return hidden.gather(1, last.unsqueeze(-1).expand(-1, 1, hidden.shape[-1]))[:, 0]
     mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
     # A text without any token has the zero vector: 1e-9 stands for the count then.
     return (hidden * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1e-9)
@@ -202,6 +207,8 @@ def _load_model(folder: Path, attention: Attention) -> Any:
     except Exception as error:  # transformers raises ValueError, OSError, KeyError and safetensors' own error for a folder it cannot load
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"{folder}: transformers cannot load it ({type(error).__name__}: {reason})") from error
+    if "attention_mask" not in signature(model.forward).parameters:
+        raise InputError(f"{folder}: {type(model).__name__} takes no attention mask: a text's vector would depend on the longest beside it")
     missing = sorted(report["missing_keys"])
     absent = [key for key in missing if not key.startswith("pooler.")]
     if absent:

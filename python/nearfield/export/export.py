@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -22,7 +22,6 @@ from nearfield.encode.spec import read_spec, weights_folder
 from nearfield.errors import InputError, MissingExtraError
 from nearfield.export.card import model_card
 from nearfield.export.writer import BundleWriter
-from nearfield.progress import Bar
 from nearfield.progress import progress as show_progress
 
 if TYPE_CHECKING:
@@ -34,8 +33,12 @@ MEASURED_TEXTS = 64
 GOLDEN_TEXTS = 8
 # A golden text is checked at load; a long one would only make that slow.
 GOLDEN_CHARACTERS = 2_000
-_STEPS = 4
+_STEPS = 2
 _VERSIONS = ("torch", "transformers", "onnx", "onnxruntime", "tokenizers", "numpy")
+_OPTIMUM = ("optimum", "optimum-onnx")
+
+ExporterName = Literal["auto", "own", "optimum"]
+EXPORTERS = get_args(ExporterName)
 
 # Used where no texts are given. Short and long, several scripts, numbers, code, punctuation.
 TEXTS = (
@@ -77,6 +80,7 @@ def export_bundle(
     verdict: Mapping[str, Any] | None = None,
     progress: bool = True,
     settings: ExportConfig | None = None,
+    exporter: ExporterName = "auto",
 ) -> Bundle:
     """Makes a bundle of a model folder. all-MiniLM-L6-v2 takes about 30 s on 2 cores without ``parity_data``.
 
@@ -93,19 +97,29 @@ def export_bundle(
         progress: shows the steps on stderr.
         settings: how the int8 graph is made and what it may cost; None: the defaults. ``ExportConfig(int8="none")`` saves half the time
             where a model is only compared with.
+        exporter: ``"own"``, ``"optimum"`` (``nearfield[optimum]``, in an environment of its own), or ``"auto"`` (default): Optimum's only
+            where ours gives no graph within 1e-5 of torch. The manifest says which one made the graph.
 
     Returns:
         the opened bundle. Its fp32 graph passed; ``manifest["parity"]["int8"]["passed"]`` may be False (or None: unmeasured); the int8
         graph is written all the same, for whoever accepts the loss. Where the gate acted, ``["note"]`` beside it says so in a line.
 
     Raises:
-        InputError: the model cannot be read or exported, or the ONNX graph differs from torch by more than 1e-5; ``out`` is in the way.
-        MissingExtraError: torch, transformers or onnx is not installed.
+        InputError: the model cannot be read or exported, or the ONNX graph differs from torch by more than 1e-5; ``out`` is in the way;
+            Optimum is asked for beside a version of transformers that it does not work with.
+        MissingExtraError: torch, transformers or onnx is not installed, or Optimum where it is asked for.
     """
+    if exporter not in EXPORTERS:
+        raise InputError(f"exporter: {exporter!r} given, one of {', '.join(EXPORTERS)} expected")
     _require_extras()
     from nearfield.encode.tower import Tower
+    from nearfield.export.fp32 import write_fp32
     from nearfield.export.int8 import NAME, make_int8
+    from nearfield.export.onnx_graph import count_nodes
+    from nearfield.export.optimum import check_optimum
 
+    if exporter == "optimum":
+        check_optimum()
     folder = Path(model)
     spec = read_spec(folder)
     source = _Source(base or folder.resolve().name, config or {}, data_fingerprint, verdict)
@@ -117,12 +131,19 @@ def export_bundle(
             _copy_model(folder, writer.folder / "model")
             # What is shipped is what is measured: from here on only the copy is read.
             tower = Tower.load(writer.folder / "model")
+            tower.folder = folder  # errors name what the caller gave
             bar.advance(note="model copied")
             golden = _write_golden(tower, kept, writer.folder / "golden.npz")
-            graphs, parity = _export_fp32(tower, kept, writer.folder / "onnx", bar)
+            onnx_folder = writer.folder / "onnx"
+            onnx_folder.mkdir()
+            fp32 = write_fp32(tower, kept, onnx_folder, exporter)
+            bar.advance(note=f"fp32 checked, attention {'fused' if fp32.fused_offline else 'left as it is'}")
+        made_by = {"exporter": fp32.exporter, "fused_offline": fp32.fused_offline}
+        graphs: dict[str, Any] = {"model.onnx": {**made_by, "nodes": count_nodes(onnx_folder / "model.onnx")}}
+        parity: dict[str, Any] = {"fp32": fp32.parity}
         if settings.int8 != "none":
             made = make_int8(
-                tower, writer.folder / "onnx", kept, settings, all_texts=given, data=parity_data, progress=progress
+                tower, onnx_folder, kept, settings, all_texts=given, data=parity_data, progress=progress
             )  # fmt: skip
             graphs[NAME], parity["int8"] = {**graphs["model.onnx"], **made.graph}, made.parity
         fields = {
@@ -140,7 +161,7 @@ def export_bundle(
             "parity": parity,
             "graphs": graphs,
             "golden": golden,
-            "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in _VERSIONS}},
+            "versions": _versions(graphs),
         }
         (writer.folder / "README.md").write_text(model_card(fields), encoding="utf-8")
         run = {
@@ -149,6 +170,11 @@ def export_bundle(
         }  # fmt: skip
         (writer.folder / "run.json").write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
         return writer.finish(fields)
+
+
+def _versions(graphs: Mapping[str, Any]) -> dict[str, str]:
+    names = [*_VERSIONS, *(_OPTIMUM if graphs["model.onnx"]["exporter"] == "optimum" else ())]
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in names}}
 
 
 def _require_extras() -> None:
@@ -207,27 +233,3 @@ def _write_golden(tower: Tower, texts: Sequence[str], path: Path) -> dict[str, i
     np.savez(buffer, texts=np.array(golden), vectors=tower.encode(golden))
     path.write_bytes(buffer.getvalue())
     return {"texts": len(golden)}
-
-
-def _export_fp32(tower: Tower, texts: Sequence[str], folder: Path, bar: Bar) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Writes model.onnx; returns the manifest's ``graphs`` and ``parity``."""
-    from nearfield.export.onnx_graph import GraphRunner, count_nodes, export_graph, fuse
-    from nearfield.export.parity import fp32_parity
-
-    folder.mkdir()
-    plain, fused, final = folder / "plain.onnx", folder / "fused.onnx", folder / "model.onnx"
-    export_graph(tower, plain)
-    bar.advance(note="graph written")
-    config: Any = tower.model.config
-    is_fused = fuse(plain, fused, heads=int(getattr(config, "num_attention_heads", 0) or 0), hidden=tower.spec.dim)
-    is_fused = is_fused and bool(fp32_parity(tower, GraphRunner(fused), texts)["passed"])
-    (fused if is_fused else plain).replace(final)
-    plain.unlink(missing_ok=True)
-    fused.unlink(missing_ok=True)
-    bar.advance(note="attention fused" if is_fused else "attention left as it is")
-    fp32 = fp32_parity(tower, GraphRunner(final), texts)
-    if not fp32["passed"]:
-        difference = f"{fp32['max_abs_diff']:.2g} from torch, at most {fp32['limit']:g} expected"
-        raise InputError(f"{tower.folder}: the ONNX graph of {type(tower.model).__name__} is {difference}; this model cannot be exported")
-    bar.advance(note="fp32 checked")
-    return {"model.onnx": {"fused_offline": is_fused, "nodes": count_nodes(final)}}, {"fp32": fp32}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,9 +73,7 @@ def export_graph(tower: Tower, path: Path) -> Path:
     """
     import torch
 
-    size = sum(parameter.numel() * 4 for parameter in tower.parameters())
-    if size > MAX_PARAMETER_BYTES:
-        raise InputError(f"{tower.folder}: {size:,} bytes of weights in float32, at most {MAX_PARAMETER_BYTES:,} fit one ONNX file")
+    check_size(tower)
     # Two rows of unequal length, so that nothing about batch, length or padding is constant in the trace.
     tokens = max(2, min(7, tower.spec.max_tokens))
     ids = torch.full((2, tokens), tower.tokenizer.pad_id, dtype=torch.int64)
@@ -94,6 +93,13 @@ def export_graph(tower: Tower, path: Path) -> Path:
         kind = type(tower.model).__name__
         raise InputError(f"{tower.folder}: {kind} cannot be exported to ONNX ({type(error).__name__}: {reason:.200})") from error
     return path
+
+
+def check_size(tower: Tower) -> None:
+    """Raises InputError for a model whose weights do not fit one ONNX file."""
+    size = sum(parameter.numel() * 4 for parameter in tower.parameters())
+    if size > MAX_PARAMETER_BYTES:
+        raise InputError(f"{tower.folder}: {size:,} bytes of weights in float32, at most {MAX_PARAMETER_BYTES:,} fit one ONNX file")
 
 
 def fuse(source: Path, target: Path, *, heads: int, hidden: int) -> bool:
@@ -159,7 +165,7 @@ def _session_options() -> Any:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = thread_count()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what fails is raised; a trial of a graph prints nothing
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
 
@@ -171,13 +177,16 @@ def _vocabulary(tower: Tower) -> int:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hides what the exporter and the optimizer tell their own developers: tracer warnings, deprecations, log lines about patterns."""
+    """Hides what the exporter and the optimizer tell their own developers: warnings, log lines about patterns, and printed lines.
+
+    onnxruntime's optimizer prints "failed in shape inference" for some graphs, where a result belongs that a machine reads.
+    """
     import logging
 
     previous = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
