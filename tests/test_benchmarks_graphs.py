@@ -26,7 +26,7 @@ PEERS = ("hnswlib", "faiss IndexHNSWFlat")
 def graph_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plan]:
     """A quick plan on one thread with two peers; the suites with small batches."""
     sizes: dict[Any, dict[str, Any]] = {
-        search: {"BATCH": 32, "CURVE": {10: (10, 40), 100: (100,)}, "QUICK_LARGE_ROWS": 300},
+        search: {"QUICK_BATCH": 32, "CURVE": {10: (10, 40), 100: (100,)}, "QUICK_LARGE_ROWS": 300},
         search_filter: {"BATCH": 16, "KEPT": (0.5, 0.001), "EFS": (16, 64)},
         search_churn: {"BATCH": 32, "EFS": (64,), "STEP": 0.1},
     }
@@ -56,7 +56,9 @@ def test_the_smallest_ef_is_found_by_doubling_and_bisection() -> None:
     assert max(asked) == 80, "nothing beyond the first width that reaches the target: wide walks are the slow ones"
     assert len(asked) < 12
     assert knobs.smallest_ef(recall, 10, 0.50) == 10
-    assert [knobs.smallest_ef(recall, 10, 0.5 + ef / 200) for ef in range(10, 100)] == list(range(10, 100))
+    found = [knobs.smallest_ef(lambda ef, needed=needed: min(1.0, ef / needed), 10, 1.0) for needed in range(10, 700)]
+    assert found[:89] == list(range(10, 99)), "exact while 2 % are less than two steps"
+    assert all(needed <= (ef or 0) <= 1.02 * needed + 1 for needed, ef in zip(range(10, 700), found, strict=True))
 
 
 def test_a_target_out_of_reach_ends_the_search_early() -> None:
@@ -232,7 +234,7 @@ def test_plots_are_drawn_from_a_recall_on_and_in_its_order(graph_plan: Plan, mon
         for recall, rate, threads in points
     ]
     empty = np.empty((0, 4))
-    found = search.Collection("real", empty, empty, "", empty, False)
+    found = search.Collection("real", empty, empty, "", empty, 1, False)
     assert search.draw(graph_plan, found, [*rows, sample_row(unit="s")]) == [Path("search-real-k10-1t"), Path("search-real-k10-2t")]
     (line,) = drawn["search-real-k10-1t"]
     assert (line.xs, line.ys, line.ours) == ([0.9, 0.99], [20.0, 10.0], True)

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from benchmarks.core.plan import Plan
 
+# Lines that matplotlib's default cycle tells apart; those after them are dashed.
+COLOURS = 10
+
 
 @dataclass(frozen=True)
 class Line:
@@ -37,8 +40,9 @@ def draw(plan: Plan, name: str, title: str, x: Axis, y: Axis, lines: Sequence[Li
     pyplot.rcParams["svg.hashsalt"] = "nearfield"  # the same figures give the same file
     pyplot.rcParams["svg.fonttype"] = "none"  # letters as text: outlines are two thirds of the file
     figure, axes = pyplot.subplots(figsize=(9, 5.5), layout="constrained")
-    for line in lines:
-        axes.plot(line.xs, line.ys, marker="o", label=line.label, linewidth=2.5 if line.ours else 1.2)
+    for number, line in enumerate(lines):
+        style = "-" if number < COLOURS else "--"
+        axes.plot(line.xs, line.ys, marker="o", label=line.label, linestyle=style, linewidth=2.5 if line.ours else 1.2)
     for axis, scale, label in ((x, axes.set_xscale, axes.set_xlabel), (y, axes.set_yscale, axes.set_ylabel)):
         label(axis.label)
         if axis.base is not None:

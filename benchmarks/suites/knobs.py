@@ -12,14 +12,16 @@ from benchmarks.core.timing import time_calls
 from benchmarks.suites.graphs import Graph, Setting
 
 MAX_EF = 4_096
-# An engine whose recall grows by less when ef doubles has reached what its codes allow (4,096 queries x 10 places: 20 neighbours).
+# An engine whose recall grows by less when ef doubles has reached what its codes allow (of 4,096 queries x 10 places: 20).
 FLAT = 0.0005
+# Share of ef at which the bisection stops: the rate follows ef, and rounds differ by more.
+NEAR = 0.02
 # Searches of one batch, of which the fastest counts, when several settings reach a recall.
 TRIALS = 3
 
 
 class Recalls(dict[Setting, float]):
-    """Recall@k of a graph over all queries by setting, measured with all cores when first asked for.
+    """Recall@k of a graph by setting, measured with all cores when first asked for.
 
     Args:
         graph: a finished graph.
@@ -53,7 +55,7 @@ class Recalls(dict[Setting, float]):
 
 
 def smallest_ef(recall: Callable[[int], float], k: int, target: float) -> int | None:
-    """The smallest ef from k to MAX_EF whose recall reaches ``target``: doubled until it does, then bisected.
+    """The smallest ef from k to MAX_EF whose recall reaches ``target``, within NEAR: doubled until it does, then bisected.
 
     None when MAX_EF does not reach it, or when a doubling adds less than FLAT.
     """
@@ -63,7 +65,7 @@ def smallest_ef(recall: Callable[[int], float], k: int, target: float) -> int | 
         if high >= MAX_EF or found - before < FLAT:
             return None
         low, high, before = high, min(2 * high, MAX_EF), found
-    while high - low > 1:
+    while high - low > max(1, int(NEAR * high)):
         middle = (low + high) // 2
         low, high = (low, middle) if recall(middle) >= target else (middle, high)
     return high
