@@ -136,6 +136,22 @@ def test_every_engine_that_is_here_keeps_the_contract(engine: peers.Engine, tmp_
     assert graphs.saved_bytes(graph) > 1_000 * 64  # a byte a value at the least
 
 
+@needs_core
+def test_a_frozen_graph_is_what_freeze_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    import nearfield
+
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(
+        nearfield.HNSWIndex, "freeze", lambda self, **options: asked.append(options) or ("frozen", len(self)), raising=False
+    )
+    for engine in (graphs.FROZEN, graphs.COMPACT):
+        assert engine.missing() is None
+        graph = engine.make(16, 50)
+        graph.add(data.clustered(50, 1, dim=16)[0], 1)
+        assert graph.index == ("frozen", 50), "the index that was built is let go of"
+    assert asked == [{}, {"compact": True}]
+
+
 def test_engines_that_cannot_run_here_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graphs.peers, "flags", lambda: {"sse2"})
     assert graphs.peers.without_avx2() == "its package needs AVX2"

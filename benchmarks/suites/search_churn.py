@@ -29,8 +29,8 @@ K = 10
 LEVELS = (0.5, 0.9)
 STEP = 0.01
 EFS = (32, 128)
-# Rows that the graph holds; of 200,000 real ones enough are left to come in.
-ROWS, QUICK_ROWS = 100_000, 2_000
+# Rows that the graph holds; as many again may come in. hnswlib replaces a few hundred rows a second.
+ROWS, QUICK_ROWS = 50_000, 2_000
 BATCH = 256
 BUDGET_S = 3.0
 SEED = 9
