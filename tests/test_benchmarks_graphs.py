@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from benchmark_samples import SAMPLE, needs_core, sample_document, sample_row
-from benchmarks.core import data, peers, results, timing
+from benchmarks.core import data, peers, plots, results, timing
 from benchmarks.core.plan import Plan, usable_cores
 from benchmarks.core.quality import exact_topk, recall_at_k
 from benchmarks.suites import graphs, knobs, search, search_churn, search_filter
@@ -207,7 +207,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
         peers.Engine(name, FakeGraph, distribution) for name, distribution in (("nearfield fake", None), ("hnswlib fake", "numpy"))
     )
     monkeypatch.setattr(search, "ENGINES", engines)
-    monkeypatch.setattr(search, "draw", lambda plan, found, rows: [])
+    monkeypatch.setattr(search, "draw", lambda plan, found, rows: None)
     monkeypatch.setattr(data, "real_vectors", lambda plan, rows, queries: data.clustered(400, queries, dim=16))
     monkeypatch.setattr(data, "clustered", partial(data.clustered, dim=16))
     FakeGraph.most = 0
@@ -243,7 +243,7 @@ def test_a_peer_that_fails_is_left_out_and_we_are_not(graph_plan: Plan, monkeypa
 
 def test_plots_are_drawn_from_a_recall_on_and_in_its_order(graph_plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: dict[str, Any] = {}
-    monkeypatch.setattr("benchmarks.core.plots.draw", lambda plan, name, title, x, y, lines: drawn.update({name: lines}) or Path(name))
+    monkeypatch.setattr("benchmarks.core.plots.draw", lambda plan, name, title, x, y, lines: drawn.update({name: lines}))
     points = [(0.99, 10.0, 1), (0.5, 99.0, 1), (0.9, 20.0, 1), (0.95, 15.0, 2)]
     rows = [
         sample_row(suite="search", unit="queries / s", value=rate, quality=recall, threads=threads, params={"k": 10})
@@ -251,9 +251,18 @@ def test_plots_are_drawn_from_a_recall_on_and_in_its_order(graph_plan: Plan, mon
     ]
     empty = np.empty((0, 4))
     found = search.Collection("real", empty, empty, "", empty, 1, False)
-    assert search.draw(graph_plan, found, [*rows, sample_row(unit="s")]) == [Path("search-real-k10-1t"), Path("search-real-k10-2t")]
+    search.draw(graph_plan, found, [*rows, sample_row(unit="s")])
+    assert list(drawn) == ["search-real-k10-1t", "search-real-k10-2t"]
     (line,) = drawn["search-real-k10-1t"]
     assert (line.xs, line.ys, line.ours) == ([0.9, 0.99], [20.0, 10.0], True)
+
+
+def test_without_matplotlib_there_is_a_line_and_no_plot(graph_plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plots, "find_spec", lambda name: None)
+    axis = plots.Axis("x")
+    assert plots.draw(graph_plan, "some", "title", axis, axis, []) is None
+    assert graph_plan.skipped == ["skipped: plot some (matplotlib not installed: pip install 'nearfield[bench]')"]
+    assert not list(graph_plan.out.glob("*.svg"))
 
 
 # --- filters -----------------------------------------------------------------------------------------------------------

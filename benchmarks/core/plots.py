@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.core.plan import Plan
@@ -30,8 +31,11 @@ class Axis:
     base: int | None = None
 
 
-def draw(plan: Plan, name: str, title: str, x: Axis, y: Axis, lines: Sequence[Line]) -> Path:
-    """Writes ``<name>[-quick].svg`` into the folder of the results and returns its path."""
+def draw(plan: Plan, name: str, title: str, x: Axis, y: Axis, lines: Sequence[Line]) -> Path | None:
+    """Writes ``<name>[-quick].svg`` into the folder of the results and returns its path; without matplotlib there is a line instead."""
+    if find_spec("matplotlib") is None:
+        plan.skipped.append(f"skipped: plot {name} (matplotlib not installed: pip install 'nearfield[bench]')")
+        return None
     import matplotlib
 
     matplotlib.use("svg")
@@ -54,4 +58,5 @@ def draw(plan: Plan, name: str, title: str, x: Axis, y: Axis, lines: Sequence[Li
     path = plan.out / f"{name}{'-quick' if plan.quick else ''}.svg"
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
+    plan.say(f"plot in {path}")
     return path

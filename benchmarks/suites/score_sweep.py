@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
@@ -59,7 +58,7 @@ def run(plan: Plan, *, rows: int | None = None, largest: int | None = None) -> l
             found += measure(plan, work, contestants, queries, truth)
             nq *= 2
         found = valleys(plan, found)
-        plan.say(f"score_sweep: plot in {draw(plan, found)}")
+        draw(plan, found)
         out += found
     return out
 
@@ -88,12 +87,12 @@ def valleys(plan: Plan, rows: list[Row]) -> list[Row]:
     return out
 
 
-def draw(plan: Plan, rows: list[Row]) -> Path:
-    """Draws milliseconds per query over nq, both logarithmic, as SVG; returns its path."""
+def draw(plan: Plan, rows: list[Row]) -> None:
+    """Draws milliseconds per query over nq, both logarithmic."""
     lines = []
     for engine in dict.fromkeys(row.engine for row in rows):
         mine = [row for row in rows if row.engine == engine]
         label = f"{engine} {mine[0].version}"
         lines.append(plots.Line(label, [row.params["nq"] for row in mine], [row.value for row in mine], mine[0].ours))
     x, y = plots.Axis("queries in one call", 2), plots.Axis("ms per query", 10)
-    return plots.draw(plan, f"score_sweep-{rows[0].threads}t", rows[0].group, x, y, lines)
+    plots.draw(plan, f"score_sweep-{rows[0].threads}t", rows[0].group, x, y, lines)

@@ -101,8 +101,7 @@ def run(plan: Plan, *, rows: int | None = None) -> list[Row]:
         engines = present(ENGINES, plan)
         for group in [[engine] for engine in engines] if found.alone else [engines]:
             fresh += _measured(plan, group, found)
-        for path in draw(plan, found, fresh):
-            plan.say(f"search: plot in {path}")
+        draw(plan, found, fresh)
         out += fresh
     return out
 
@@ -293,9 +292,8 @@ def _common(item: Built, found: Collection, threads: int) -> dict[str, Any]:
 # --- plots -------------------------------------------------------------------------------------------------------------
 
 
-def draw(plan: Plan, found: Collection, rows: Sequence[Row]) -> list[Any]:
+def draw(plan: Plan, found: Collection, rows: Sequence[Row]) -> None:
     """One plot for each k and thread count: queries per second over recall, of the curves and the targets together."""
-    paths = []
     points = [row for row in rows if row.unit == "queries / s" and row.quality is not None and row.quality >= PLOT_FROM]
     for k, threads in dict.fromkeys((row.params["k"], row.threads) for row in points):
         mine = [row for row in points if (row.params["k"], row.threads) == (k, threads)]
@@ -306,5 +304,4 @@ def draw(plan: Plan, found: Collection, rows: Sequence[Row]) -> list[Any]:
             lines.append(plots.Line(label, [row.quality or 0.0 for row in own], [row.value for row in own], own[0].ours))
         title = f"{found.rows}, k = {k}, {threads_text(threads)}, batches of {found.batch}"
         x, y = plots.Axis(f"recall@{k}"), plots.Axis("queries per second", 10)
-        paths.append(plots.draw(plan, f"search-{found.kind}-k{k}-{threads}t", title, x, y, lines))
-    return paths
+        plots.draw(plan, f"search-{found.kind}-k{k}-{threads}t", title, x, y, lines)
