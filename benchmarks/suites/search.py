@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -145,6 +146,8 @@ def build(plan: Plan, engine: Engine, found: Collection) -> Built | None:
     """Builds one graph with all cores. A peer that fails is left out with a line, so that the others' hour is not lost."""
     threads = usable_cores()
     plan.say(f"search: building {engine.name}, {found.rows}, {threads_text(threads)}")
+    for module in engine.needs:
+        import_module(module)  # neither its time nor its memory is the graph's
     before, start = settled_bytes(), time.perf_counter()
     try:
         graph: Graph = engine.make(found.vectors.shape[1], len(found.vectors))
