@@ -28,6 +28,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument(
         "--peers", action=argparse.BooleanOptionalAction, default=True, help="run the peers that are installed (default) or only nearfield"
     )
+    out.add_argument("--only", type=_names, metavar="TEXT[,TEXT]", help="of the peers run only those whose name contains one of these")
     out.add_argument(
         "--threads",
         type=_threads,
@@ -37,7 +38,11 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument(
         "--target", type=_target, metavar="NAME", help="hold nearfield to one instruction set; with avx2 numpy, torch and faiss as well"
     )
-    out.add_argument("--large", action="store_true", help="score: also 1,000,000 rows (nearfield alone; 5 GB of memory)")
+    out.add_argument(
+        "--large",
+        action="store_true",
+        help="score and search: also 1,000,000 rows (score: nearfield alone, 5 GB of memory; search: 10 GB, an hour and more)",
+    )
     out.add_argument(
         "--data", type=Path, metavar="FILE", help="documents (JSONL, CSV, TSV, Parquet, BEIR) to embed in place of the texts found here"
     )
@@ -61,6 +66,10 @@ def parser() -> argparse.ArgumentParser:
         help="folder of vectors, texts and the bundle (default: benchmarks/cache)",
     )
     return out
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(part for part in text.split(",") if part)
 
 
 def _threads(text: str) -> tuple[int, ...]:
@@ -94,6 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     plan = Plan(
         quick=options.quick,
         peers=options.peers,
+        only=options.only,
         threads=options.threads,
         target=options.target,
         large=options.large,

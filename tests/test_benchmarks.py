@@ -84,6 +84,22 @@ def test_timing_leaves_the_garbage_collector_as_it_was() -> None:
     assert gc.isenabled()
 
 
+def test_rounds_hide_what_is_there_from_the_collector() -> None:
+    import gc
+
+    seen = []
+    before = gc.get_freeze_count()
+    timing.interleave({"a": lambda item: seen.append(gc.get_freeze_count())}, [[1], [2]], pause_s=0.0)
+    assert min(seen) > 1_000
+    assert gc.get_freeze_count() == before
+    gc.freeze()
+    try:
+        timing.interleave({"a": lambda item: None}, [[1], [2]], pause_s=0.0)
+        assert gc.get_freeze_count() > 1_000, "whoever had frozen them finds them frozen"
+    finally:
+        gc.unfreeze()
+
+
 # --- recall and agreement ----------------------------------------------------------------------------------------------
 
 

@@ -111,9 +111,8 @@ def test_a_readme_without_markers_is_left_alone(tmp_path: Path, capsys: pytest.C
 
 def test_the_command_refuses_an_unknown_suite_and_too_many_threads(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["nothing"]) == 2
-    assert (
-        "unknown suite 'nothing', one of score, search, encode, cuda, score_sweep, filter, approximate expected" in capsys.readouterr().err
-    )
+    known = "score, search, encode, cuda, score_sweep, filter, approximate, search_filter, search_churn"
+    assert f"unknown suite 'nothing', one of {known} expected" in capsys.readouterr().err
     with pytest.raises(SystemExit) as stopped:
         command.main(["--threads", "99999"])
     assert stopped.value.code == 2
@@ -182,8 +181,8 @@ def test_in_a_held_process_the_suites_run_and_know_it(tmp_path: Path, monkeypatc
     monkeypatch.setattr("benchmarks.suites.load", lambda name: lambda plan: plans.append(plan) or [sample_row(suite=name)])
     monkeypatch.setattr(ceilings, "measure", lambda *args, **options: SAMPLE)
     monkeypatch.setattr(command.machine, "targets", lambda: {"targets_here": ["scalar", "avx2"]})
-    assert command.main(["filter", "--target", "scalar", "--large", "--out", str(tmp_path)]) == 0
-    assert (plans[0].target, plans[0].large, plans[0].out) == ("scalar", True, tmp_path)
+    assert command.main(["filter", "--target", "scalar", "--large", "--only", "hnswlib,faiss", "--out", str(tmp_path)]) == 0
+    assert (plans[0].target, plans[0].large, plans[0].only, plans[0].out) == ("scalar", True, ("hnswlib", "faiss"), tmp_path)
 
 
 def test_a_file_of_texts_must_be_there(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,22 +14,8 @@ from benchmark_samples import SAMPLE, needs_core, sample_document, sample_row
 from benchmarks import readme_table
 from benchmarks.core import peers, results, timing
 from benchmarks.core.plan import Plan, usable_cores
-from benchmarks.suites import approximate, cuda, encode, exact, large, scans, score, score_sweep, search
+from benchmarks.suites import approximate, cuda, encode, exact, large, scans, score, score_sweep
 from benchmarks.suites import filter as filtered
-
-
-def test_the_smallest_ef_is_found_by_bisection() -> None:
-    asked = []
-
-    class Recalls(dict[int, float]):
-        def __missing__(self, ef: int) -> float:
-            asked.append(ef)
-            return min(1.0, 0.5 + ef / 200)
-
-    assert search.smallest_ef(Recalls(), 0.90) == 80
-    assert len(asked) < 20
-    assert search.smallest_ef(Recalls(), 0.50) == search.K
-    assert search.smallest_ef({search.K: 0.1, search.MAX_EF: 0.8}, 0.9) is None
 
 
 def test_operations_of_minilm_are_twice_10_6_million_multiply_adds_per_token() -> None:
@@ -52,7 +38,6 @@ def tiny_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plan]
         large: {"BATCH": 8, "SINGLES": 2, "CHECKED": 8},
         filtered: {"BATCH": 8, "SINGLES": 2},
         approximate: {"BATCH": 8, "SINGLES": 2, "CHECKED": 32},
-        search: {"BATCH": 32, "CURVE": (10, 40)},
     }
     for module, values in sizes.items():
         for name, value in values.items():
@@ -229,19 +214,6 @@ def test_places_beyond_the_kept_rows_must_be_empty() -> None:
     assert lists([0, 1, -1]) == 1.0
     assert lists([0, 1, 1]) == 0.0
     assert lists([1, 0, -1]) == 0.0
-
-
-@needs_core
-def test_a_tiny_search_suite_reaches_its_recall(tiny_plan: Plan) -> None:
-    rows = search.run(tiny_plan, rows=2_000)
-    for row in rows:
-        if row.brief.startswith("recall"):
-            target = float(row.brief.split()[2])
-            assert row.quality is not None
-            assert row.quality >= target, row
-    ours = {row.group.split(",")[0].split(" >=")[0] for row in rows if row.ours}
-    assert {"build", "curve", "recall@10", "single calls from Python at recall@10"} <= ours
-    results.validate(sample_document(*rows))
 
 
 @needs_core

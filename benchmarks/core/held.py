@@ -16,7 +16,8 @@ OURS = "NEARFIELD_TARGET"
 # What holds the peers, by target. A target without an entry holds nearfield alone: the peers then run at their best.
 # faiss: FAISS_OPT_LEVEL picks the library in packages that bring one per instruction set (its loader compares upper case),
 # FAISS_SIMD_LEVEL the kernels in packages with dynamic dispatch; its matrix products are OpenBLAS's.
-# numpy takes Haswell kernels from OpenBLAS as well; torch has three libraries to hold (ATen, oneDNN, MKL). usearch has no such switch.
+# numpy takes Haswell kernels from OpenBLAS as well; torch has three libraries to hold (ATen, oneDNN, MKL). usearch,
+# rabitqlib, vsag and SVS have no such switch.
 PEERS = {
     "avx2": {
         "OPENBLAS_CORETYPE": "Haswell",
@@ -28,7 +29,7 @@ PEERS = {
     }
 }
 # Engines that cannot be held on a machine that has more.
-FREE = ("usearch",)
+FREE = ("usearch", "rabitqlib", "vsag", "SVS")
 
 
 def environment(target: str) -> dict[str, str]:

@@ -32,6 +32,9 @@ LIBRARIES = (
     "faiss-cpu",
     "hnswlib",
     "usearch",
+    "rabitqlib",
+    "pyvsag",
+    "scalable-vs",
     "numba",
 )
 # Units that multiply bf16; without one, libraries widen the values and lose what bf16 promises.

@@ -28,6 +28,7 @@ class Engine:
         value_bytes: bytes that it must read for each value of each row when it scans all of them.
         linear: it answers the queries of a batch one after the other, so that a part of a batch gives the rate of the whole.
         unable: says why this machine cannot run it, or None.
+        extra: of nearfield, which installs it.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Engine:
     value_bytes: float = 4.0
     linear: bool = False
     unable: Callable[[], str | None] = lambda: None
+    extra: str = "bench"
 
     @property
     def ours(self) -> bool:
@@ -54,7 +56,7 @@ class Engine:
         absent = [name for name in self.needs if not _there(name)]
         if not absent:
             return None
-        return f"skipped: {self.name} ({', '.join(absent)} not installed: pip install 'nearfield[bench]')"
+        return f"skipped: {self.name} ({', '.join(absent)} not installed: pip install 'nearfield[{self.extra}]')"
 
 
 def _there(need: str) -> bool:
@@ -66,7 +68,7 @@ def present(engines: Sequence[Engine], plan: Plan) -> list[Engine]:
     """The engines that run in this plan; the others are named on stderr and in ``plan.skipped``, once each."""
     out = []
     for engine in engines:
-        if not (engine.ours or plan.peers):
+        if not (engine.ours or plan.wants(engine.name)):
             continue
         line = engine.missing()
         if line is None and plan.target in held.PEERS and engine.name.startswith(held.FREE):

@@ -24,10 +24,11 @@ class Plan:
     Attributes:
         quick: small data and few rounds, to see that everything works; its figures are not for publication.
         peers: run the peers beside us.
+        only: run only those peers whose name contains one of these, whatever the case; None for all.
         threads: thread counts asked for; None leaves the choice to the suite (all cores; search also one).
         ceilings: what this machine can do at most, measured before the suites.
         target: what everybody was held to (``"avx2"``), None for the best of the machine; see ``benchmarks.core.held``.
-        large: the score suite also runs on 1,000,000 rows.
+        large: the score and search suites also run on 1,000,000 rows.
         data: a file of documents whose texts replace those found on this machine.
         judged: data with judgements, for the loss of int8.
         out: folder of the results; plots go there too.
@@ -37,6 +38,7 @@ class Plan:
 
     quick: bool = False
     peers: bool = True
+    only: tuple[str, ...] | None = None
     threads: tuple[int, ...] | None = None
     ceilings: Ceilings = field(default_factory=Ceilings)
     target: str | None = None
@@ -61,6 +63,10 @@ class Plan:
     def rounds(self) -> int:
         """Timed rounds; one warm-up round comes on top."""
         return 3 if self.quick else 7
+
+    def wants(self, peer: str) -> bool:
+        """Whether a peer of this name takes part."""
+        return self.peers and (self.only is None or any(part.lower() in peer.lower() for part in self.only))
 
     def say(self, line: str) -> None:
         """One line on stderr before each long step. A live bar would wake a thread ten times a second inside the timings."""

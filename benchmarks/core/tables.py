@@ -45,6 +45,11 @@ EXTRAS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("from", "touched_from", str),
     ("rescored, mean", "rescored_mean", lambda value: f"{value:,.1f}"),
     ("max", "rescored_max", lambda value: f"{value:,}"),
+    ("file MiB", "file_bytes", lambda value: f"{value / 2**20:,.0f}"),
+    ("batch / single", "batch_gain", lambda value: f"{value:.2f}"),
+    ("kept", "kept", lambda value: f"{100 * value:g} %"),
+    ("to fresh", "to_fresh", lambda value: f"{100 * value:+.2f} points"),
+    ("updates / s", "updates_per_s", lambda value: f"{value:,.0f}"),
     ("growth", "growth", lambda value: f"{value:.2f}"),
     ("rise", "rise", lambda value: f"{100 * value:+.0f} %"),
     ("points lost", "points_lost", lambda value: f"{value:+.2f}"),
@@ -57,7 +62,7 @@ EXTRAS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
 
 def cells(row: Row) -> list[str]:
     """The cells of one line, in the order of the table's columns."""
-    settings = f" (ef={row.params['ef']})" if "ef" in row.params else f" ({row.params['shown']})" if "shown" in row.params else ""
+    settings = f" ({row.params['shown']})" if "shown" in row.params else ""
     return [
         f"{row.engine} {row.version}{settings}",
         number(row.value),

@@ -9,7 +9,8 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,16 +89,31 @@ def interleave(
     if len(chunks) <= warmup:
         raise ValueError(f"{len(chunks)} chunks given, more than warmup = {warmup} expected")
     series = {name: Series() for name in contestants}
-    for number, items in enumerate(chunks):
-        for name, work in contestants.items():
-            mine = series[name]
-            if len(mine.rounds) >= MIN_ROUNDS and sum(mine.totals) > budget_s:
-                continue
-            sleep(pause_s)
-            calls = time_calls(work, items, clock)
-            if number >= warmup:
-                mine.rounds.append(calls)
+    with _little_garbage():
+        for number, items in enumerate(chunks):
+            for name, work in contestants.items():
+                mine = series[name]
+                if len(mine.rounds) >= MIN_ROUNDS and sum(mine.totals) > budget_s:
+                    continue
+                sleep(pause_s)
+                calls = time_calls(work, items, clock)
+                if number >= warmup:
+                    mine.rounds.append(calls)
     return series
+
+
+@contextmanager
+def _little_garbage() -> Iterator[None]:
+    """Hides all objects of this moment from the collector: with torch loaded a collection before each round takes 0.1 s and more."""
+    if gc.get_freeze_count():  # somebody has done so already
+        yield
+        return
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def time_calls(work: Callable[[Any], Any], items: Sequence[Any], clock: Callable[[], float] = time.perf_counter) -> list[float]:

@@ -10,7 +10,7 @@ from benchmarks.core.results import Row
 
 # Order of running: cheapest caches first, so that a mistake in the set-up shows within a minute.
 DEFAULT = ("score", "search", "encode", "cuda")
-# What each measures in a few words; the default ones together take a quarter of an hour, the others run only when they are named.
+# What each measures in a few words; the default ones together take most of an hour, the others run only when they are named.
 NAMES = {
     "score": "exact top-k, one query and 512",
     "search": "graphs",
@@ -19,6 +19,8 @@ NAMES = {
     "score_sweep": "1 to 4,096 queries at once, with a plot",
     "filter": "exact top-k among a part of the rows",
     "approximate": "scans that may miss, at equal recall",
+    "search_filter": "graphs among a part of the rows",
+    "search_churn": "graphs after deletes and replacements",
     "int8": "ways to make an int8 graph: loss, size, fusions",
     "int8_speed": "how fast those graphs are",
 }

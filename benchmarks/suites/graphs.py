@@ -1,57 +1,117 @@
-"""The graph engines behind one interface: M = 16, ef_construction = 200, inner product over unit vectors."""
+"""The graph engines behind one interface: 32 links on the bottom layer, 200 candidates while building, inner product over unit vectors."""
 
 from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
 import nearfield
+from benchmarks.core.peers import Engine
+from benchmarks.suites import graph_peers as peers
 
-M = 16
-EF_CONSTRUCTION = 200
+
+class Setting(NamedTuple):
+    """What decides between recall and speed.
+
+    Attributes:
+        ef: width of the walk, whatever the engine calls it (efSearch, expansion, search window).
+        refine: candidates per result whose float32 rows are scored again, where the engine leaves that to its caller.
+    """
+
+    ef: int
+    refine: int = 1
+
+    @property
+    def shown(self) -> str:
+        """``"ef=80"``, ``"ef=80, x2"``."""
+        return f"ef={self.ef}" + (f", x{self.refine}" if self.refine > 1 else "")
+
+
+class Graph(Protocol):
+    """What the suites need of an engine."""
+
+    refines: ClassVar[tuple[int, ...]]  # the values of Setting.refine to choose from
+
+    def __init__(self, dim: int, capacity: int) -> None: ...
+
+    def add(self, vectors: np.ndarray, threads: int) -> None:
+        """Builds the whole graph; ids are row numbers."""
+
+    def search(self, queries: np.ndarray, k: int, at: Setting, threads: int) -> np.ndarray:
+        """Row numbers ``(nq, k)``, -1 where nothing was found."""
+
+    def save(self, path: Path) -> None:
+        """Writes a file or a folder at ``path``, which does not exist."""
 
 
 class OurGraph:
     """nearfield.HNSWIndex."""
 
+    refines: ClassVar = (1,)
+    index: Any
+
     def __init__(self, dim: int, capacity: int) -> None:
-        self.index = nearfield.HNSWIndex(dim, metric="ip", M=M, ef_construction=EF_CONSTRUCTION)
+        self.index = nearfield.HNSWIndex(dim, metric="ip", M=peers.M, ef_construction=peers.EF_CONSTRUCTION)
 
     def add(self, vectors: np.ndarray, threads: int) -> None:
         self.index.add(vectors, threads=threads)
 
-    def search(self, queries: np.ndarray, k: int, ef: int, threads: int) -> np.ndarray:
-        return self.index.search(queries, k, ef=ef, threads=threads).ids
+    def search(self, queries: np.ndarray, k: int, at: Setting, threads: int) -> np.ndarray:
+        return self.index.search(queries, k, ef=at.ef, threads=threads).ids
+
+    def save(self, path: Path) -> None:
+        self.index.save(path)
 
 
-class HnswlibGraph:
-    """hnswlib.Index; the PyPI source package compiles for the machine it is installed on."""
+class FrozenGraph(OurGraph):
+    """nearfield.FrozenIndex: builds an HNSWIndex and keeps only what ``freeze`` makes of it."""
 
-    def __init__(self, dim: int, capacity: int) -> None:
-        import hnswlib
-
-        self.index = hnswlib.Index(space="ip", dim=dim)
-        self.index.init_index(max_elements=capacity, M=M, ef_construction=EF_CONSTRUCTION, random_seed=0)
-
-    def add(self, vectors: np.ndarray, threads: int) -> None:
-        self.index.add_items(vectors, num_threads=threads)
-
-    def search(self, queries: np.ndarray, k: int, ef: int, threads: int) -> np.ndarray:
-        self.index.set_ef(ef)
-        return self.index.knn_query(queries, k=k, num_threads=threads)[0].astype(np.int64)
-
-
-class FaissGraph:
-    """faiss.IndexHNSWFlat; it takes its threads from OpenMP, which core.peers.set_threads has set."""
-
-    def __init__(self, dim: int, capacity: int) -> None:
-        import faiss
-
-        self.index = faiss.IndexHNSWFlat(dim, M, faiss.METRIC_INNER_PRODUCT)
-        self.index.hnsw.efConstruction = EF_CONSTRUCTION
+    options: ClassVar[dict[str, Any]] = {}
 
     def add(self, vectors: np.ndarray, threads: int) -> None:
-        self.index.add(vectors)
+        super().add(vectors, threads)
+        self.index = self.index.freeze(**self.options)
 
-    def search(self, queries: np.ndarray, k: int, ef: int, threads: int) -> np.ndarray:
-        self.index.hnsw.efSearch = ef
-        return self.index.search(queries, k)[1]
+
+class CompactGraph(FrozenGraph):
+    """The same in the layout that needs the least memory."""
+
+    options: ClassVar = {"compact": True}
+
+
+def _cannot_freeze() -> str | None:
+    return None if hasattr(nearfield.HNSWIndex, "freeze") else f"nearfield {nearfield.__version__} has no HNSWIndex.freeze"
+
+
+OURS = Engine("nearfield HNSWIndex", OurGraph)
+FROZEN = Engine("nearfield FrozenIndex", FrozenGraph, unable=_cannot_freeze)
+COMPACT = Engine("nearfield FrozenIndex, compact", CompactGraph, unable=_cannot_freeze)
+HNSWLIB = Engine("hnswlib", peers.Hnswlib, "hnswlib", ("hnswlib",))
+FAISS = Engine("faiss IndexHNSWFlat", peers.FaissFlat, "faiss-cpu", ("faiss",))
+USEARCH = Engine("usearch f32", peers.Usearch, "usearch", ("usearch",))
+
+# The order of the tables. What ``make bench`` does not install says how to get it.
+ENGINES = (
+    OURS,
+    FROZEN,
+    COMPACT,
+    HNSWLIB,
+    FAISS,
+    Engine("faiss HNSW SQ8 + refine", peers.FaissSq8, "faiss-cpu", ("faiss",)),
+    USEARCH,
+    Engine("usearch i8", peers.UsearchInt8, "usearch", ("usearch",)),
+    Engine("rabitqlib SymphonyQG f32", peers.Symphony, "rabitqlib", ("rabitqlib",), unable=peers.without_avx2),
+    Engine("rabitqlib SymphonyQG 8-bit", peers.SymphonyInt8, "rabitqlib", ("rabitqlib",), unable=peers.without_avx2),
+    Engine("vsag HGraph SQ8 + reorder", peers.Vsag, "pyvsag", ("pyvsag",)),
+    Engine("SVS Vamana f32", peers.Svs, "scalable-vs", ("svs",), extra="bench-svs"),
+)
+
+
+def saved_bytes(graph: Graph) -> int:
+    """The bytes that ``graph.save`` writes, all files together."""
+    with tempfile.TemporaryDirectory() as folder:
+        graph.save(Path(folder) / "graph")
+        return sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())

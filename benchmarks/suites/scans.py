@@ -144,12 +144,13 @@ def usearch_f32(vectors: np.ndarray) -> Scan:
 
 def usearch_i8(vectors: np.ndarray) -> Scan:
     """usearch's exact search over rows and queries rounded to int8."""
-    search = _usearch(_int8(vectors))
-    return lambda queries, k, threads: search(_int8(queries), k, threads)
+    search = _usearch(as_int8(vectors))
+    return lambda queries, k, threads: search(as_int8(queries, axis=1), k, threads)
 
 
-def _int8(vectors: np.ndarray) -> np.ndarray:
-    return np.rint(vectors * (INT8_LARGEST / np.abs(vectors).max())).astype(np.int8)
+def as_int8(values: np.ndarray, axis: int | None = None) -> np.ndarray:
+    """Rounded to int8 with one scale for all, or with ``axis=1`` one for each row, as queries may have."""
+    return np.rint(values * (INT8_LARGEST / np.abs(values).max(axis=axis, keepdims=True))).astype(np.int8)
 
 
 TOPK = Engine("nearfield topk", topk)

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
-from benchmarks.core import data
+from benchmarks.core import data, plots
 from benchmarks.core.answers import Answer
 from benchmarks.core.ceilings import threads_text
 from benchmarks.core.peers import present, set_threads
@@ -59,7 +58,7 @@ def run(plan: Plan, *, rows: int | None = None, largest: int | None = None) -> l
             found += measure(plan, work, contestants, queries, truth)
             nq *= 2
         found = valleys(plan, found)
-        plan.say(f"score_sweep: plot in {draw(found, plan.out, quick=plan.quick)}")
+        draw(plan, found)
         out += found
     return out
 
@@ -88,27 +87,12 @@ def valleys(plan: Plan, rows: list[Row]) -> list[Row]:
     return out
 
 
-def draw(rows: list[Row], folder: Path, *, quick: bool) -> Path:
-    """Draws milliseconds per query over nq, both logarithmic, as SVG; returns its path."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-
-    pyplot.rcParams["svg.hashsalt"] = "nearfield"  # the same figures give the same file
-    figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
+def draw(plan: Plan, rows: list[Row]) -> None:
+    """Draws milliseconds per query over nq, both logarithmic."""
+    lines = []
     for engine in dict.fromkeys(row.engine for row in rows):
-        line = [row for row in rows if row.engine == engine]
-        axes.loglog([row.params["nq"] for row in line], [row.value for row in line], marker="o", label=f"{engine} {line[0].version}",
-                    linewidth=2.5 if line[0].ours else 1.2)  # fmt: skip
-    axes.set_xscale("log", base=2)
-    axes.set_xlabel("queries in one call")
-    axes.set_ylabel("ms per query")
-    axes.set_title(rows[0].group)
-    axes.grid(True, alpha=0.3)
-    axes.legend()
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"score_sweep-{rows[0].threads}t{'-quick' if quick else ''}.svg"
-    figure.savefig(path, metadata={"Date": None})
-    pyplot.close(figure)
-    return path
+        mine = [row for row in rows if row.engine == engine]
+        label = f"{engine} {mine[0].version}"
+        lines.append(plots.Line(label, [row.params["nq"] for row in mine], [row.value for row in mine], mine[0].ours))
+    x, y = plots.Axis("queries in one call", 2), plots.Axis("ms per query", 10)
+    plots.draw(plan, f"score_sweep-{rows[0].threads}t", rows[0].group, x, y, lines)

@@ -1,238 +1,310 @@
-"""Approximate search over graphs: time to build, then recall@10 against queries per second, and the latency of single calls.
+"""Approximate search over graphs: time to build and memory, then recall against queries per second, and the latency of single calls.
 
-All engines get M = 16 (32 links on the bottom layer) and ef_construction = 200, all threads for building, and the same queries. For each
-target recall every engine runs at its own smallest ef that reaches it; the curve runs everybody at the same ef. There is no ceiling
-for a graph: which bytes it touches depends on the search itself.
+All engines get 32 links on the bottom layer, 200 candidates while building, all threads for building, and the same queries. For each
+target recall every engine runs at its own smallest setting that reaches it (``knobs.py``); the curves run everybody at the same widths.
+There is no ceiling for a graph: which bytes it touches depends on the search itself.
+
+Up to 200,000 rows all graphs are in memory and take turns. With ``--large`` 1,000,000 rows follow: there each graph is built, measured and
+freed before the next.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from functools import partial
+from importlib import import_module
+from typing import Any
 
 import numpy as np
 
-from benchmarks.core import data
+from benchmarks.core import data, plots
 from benchmarks.core.ceilings import threads_text
 from benchmarks.core.machine import settled_bytes
 from benchmarks.core.peers import Engine, present, set_threads
 from benchmarks.core.plan import Plan, usable_cores
-from benchmarks.core.quality import exact_topk, recall_at_k
+from benchmarks.core.quality import exact_topk
 from benchmarks.core.results import Row
 from benchmarks.core.timing import Series, interleave
-from benchmarks.suites.graphs import FaissGraph, HnswlibGraph, OurGraph
+from benchmarks.suites.graph_peers import EF_CONSTRUCTION, M
+from benchmarks.suites.graphs import ENGINES, Graph, Setting, saved_bytes
+from benchmarks.suites.knobs import MAX_EF, Recalls
 
-K = 10
+KS = (10, 100)
 TARGETS = (0.90, 0.95, 0.99)
-CURVE = (10, 20, 40, 80, 160, 320)
-MAX_EF = 1024
+# Widths of the curve, by k.
+CURVE = {10: (10, 20, 40, 80, 160, 320), 100: (100, 150, 200, 300, 400, 600)}
+CURVE_ROUNDS = 3
 LATENCY_TARGET = 0.95
-# Queries per round; 7 rounds and the warm-up stay within data.MAX_QUERIES.
-BATCH = 1_024
-BUDGET_S = 4.0
-# Builds are repeated up to this often while all engines together took less than BUILD_BUDGET_S.
-BUILDS = 3
-BUILD_BUDGET_S = 60.0
+# The width at which the build's row says what recall that graph gives.
+BUILD_EF = 100
+ROWS, QUICK_ROWS = 200_000, 4_000
+LARGE_ROWS, QUICK_LARGE_ROWS = 1_000_000, 20_000
+# Queries per round: with 7 rounds and the warm-up 4,096.
+BATCH, QUICK_BATCH = 512, 64
+BUDGET_S = 3.0
+# Queries of which recall is measured. At k = 10 all 4,096: 40,960 places, whose share is known to about 0.001 at 0.99. At k = 100 a quarter
+# of them has more places.
+CHECKED = {10: 4_096, 100: 1_024}
+# Curves are drawn from this recall on.
+PLOT_FROM = 0.80
 
-ENGINES = (
-    Engine("nearfield HNSWIndex", OurGraph),
-    Engine("hnswlib", HnswlibGraph, "hnswlib", ("hnswlib",)),
-    Engine("faiss IndexHNSWFlat", FaissGraph, "faiss-cpu", ("faiss",)),
-)
 
+@dataclass(frozen=True)
+class Collection:
+    """What is searched.
 
-class Graph(Protocol):
-    """What the suite needs of an engine."""
+    Attributes:
+        kind: ``"real"`` or ``"synthetic"``.
+        vectors, queries, label: as ``core.data`` gives them.
+        true_scores: float64 ``(nq, max(KS))`` of the true neighbours, descending.
+        batch: queries in one call.
+        alone: each engine is alone in memory with it, and its rows stay out of the README.
+    """
 
-    def __init__(self, dim: int, capacity: int) -> None: ...
+    kind: str
+    vectors: np.ndarray
+    queries: np.ndarray
+    label: str
+    true_scores: np.ndarray
+    batch: int
+    alone: bool
 
-    def add(self, vectors: np.ndarray, threads: int) -> None:
-        """Builds the whole graph."""
-
-    def search(self, queries: np.ndarray, k: int, ef: int, threads: int) -> np.ndarray:
-        """Row numbers ``(nq, k)``, -1 where nothing was found."""
+    @property
+    def rows(self) -> str:
+        return f"{len(self.vectors):,} {self.kind} rows"
 
 
 @dataclass
 class Built:
-    """One engine with its finished graph."""
+    """One engine with its finished graph, its recalls by k, and the setting for each (k, target) that it reaches."""
 
     engine: Engine
     graph: Graph
-    seconds: list[float] = field(default_factory=list)
-    memory: int = 0
-    recalls: dict[int, float] = field(default_factory=dict)
+    seconds: float
+    memory: int
+    file_bytes: int
+    recalls: dict[int, Recalls]
+    settings: dict[tuple[int, float], Setting] = field(default_factory=dict)
+
+    def at(self, k: int, ef: int) -> Setting:
+        """The setting of this width; what else there is to set as for the highest target that is reached."""
+        reached = [setting for (count, _), setting in self.settings.items() if count == k]
+        return Setting(ef, reached[-1].refine if reached else min(self.graph.refines))
 
 
 def run(plan: Plan, *, rows: int | None = None) -> list[Row]:
-    """All rows of the suite. ``rows`` replaces the real vectors by that many synthetic ones (tests)."""
-    wanted = (plan.rounds + 1) * BATCH
-    vectors, queries, label = data.clustered(rows, wanted) if rows else data.real_vectors(plan, 4_000 if plan.quick else 30_000, wanted)
-    truth = exact_topk(queries, vectors, K)[1]
-    built = build(plan, vectors)
-    out = [_build_row(item, vectors, label, usable_cores()) for item in built]
+    """All rows of the suite, and the plots. ``rows`` replaces the collections by one of that many synthetic rows (tests)."""
+    out = []
+    for load in _collections(plan, rows):
+        found, fresh = load(), []
+        engines = present(ENGINES, plan)
+        for group in [[engine] for engine in engines] if found.alone else [engines]:
+            fresh += _measured(plan, group, found)
+        draw(plan, found, fresh)
+        out += fresh
+    return out
+
+
+def _collections(plan: Plan, rows: int | None) -> Iterator[Callable[[], Collection]]:
+    if rows is not None:
+        yield partial(_collection, plan, "synthetic", partial(data.clustered, rows))
+        return
+    yield partial(_collection, plan, "real", partial(data.real_vectors, plan, QUICK_ROWS if plan.quick else ROWS))
+    if plan.large:
+        large = QUICK_LARGE_ROWS if plan.quick else LARGE_ROWS
+        yield partial(_collection, plan, "synthetic", partial(data.clustered, large), alone=True)
+
+
+def _collection(plan: Plan, kind: str, load: Callable[[int], tuple[np.ndarray, np.ndarray, str]], alone: bool = False) -> Collection:
+    batch = QUICK_BATCH if plan.quick else BATCH
+    vectors, queries, label = load((plan.rounds + 1) * batch)
+    return Collection(kind, vectors, queries, label, exact_topk(queries, vectors, max(KS))[1], batch, alone)
+
+
+def _measured(plan: Plan, engines: Sequence[Engine], found: Collection) -> list[Row]:
+    set_threads(usable_cores())
+    built = [item for engine in engines if (item := build(plan, engine, found)) is not None]
     for item in built:
-        item.recalls = _Recalls(item.graph, queries, vectors, truth)
-    for threads in plan.one_and_all:
-        set_threads(threads)
-        out += _targets(plan, built, queries, label, len(vectors), threads)
-        out += _curve(plan, built, queries, label, len(vectors), threads)
+        _settle(plan, item, found)
+    out = [_build_row(item, found) for item in built]
+    for k in KS:
+        for threads in plan.one_and_all:
+            set_threads(threads)
+            for target in TARGETS:
+                out += _target(plan, built, found, k, target, threads)
+            out += _curve(plan, built, found, k, threads)
     set_threads(1)
-    return out + _latency(plan, built, queries, label, len(vectors))
+    return out + _latency(plan, built, found, out)
 
 
 # --- building ----------------------------------------------------------------------------------------------------------
 
 
-def build(plan: Plan, vectors: np.ndarray) -> list[Built]:
-    """Builds each engine's graph with all cores, in turns; the last graph of each is kept, memory is that of its first."""
+def build(plan: Plan, engine: Engine, found: Collection) -> Built | None:
+    """Builds one graph with all cores. A peer that fails is left out with a line, so that the others' hour is not lost."""
     threads = usable_cores()
-    set_threads(threads)
-    engines = present(ENGINES, plan)
-    built: dict[str, Built] = {}
-    start = time.perf_counter()
-    for number in range(1 if plan.quick else BUILDS):
-        if number and (time.perf_counter() - start) * (number + 1) / number > BUILD_BUDGET_S:
-            break
-        for engine in engines:
-            plan.say(f"search: building {engine.name}, {len(vectors):,} rows, {threads_text(threads)}")
-            before = settled_bytes()
-            begin = time.perf_counter()
-            graph: Graph = engine.make(vectors.shape[1], len(vectors))
-            graph.add(vectors, threads)
-            seconds = time.perf_counter() - begin
-            if number == 0:
-                built[engine.name] = Built(engine, graph, memory=max(0, settled_bytes() - before))
-            built[engine.name].graph = graph
-            built[engine.name].seconds.append(seconds)
-    return list(built.values())
+    plan.say(f"search: building {engine.name}, {found.rows}, {threads_text(threads)}")
+    for module in engine.needs:
+        import_module(module)  # neither its time nor its memory is the graph's
+    before, start = settled_bytes(), time.perf_counter()
+    try:
+        graph: Graph = engine.make(found.vectors.shape[1], len(found.vectors))
+        graph.add(found.vectors, threads)
+        seconds = time.perf_counter() - start
+        memory = max(0, settled_bytes() - before)
+        size = saved_bytes(graph)
+    except Exception as error:
+        if engine.ours:
+            raise
+        plan.skipped.append(f"skipped: {engine.name} ({found.rows}: {type(error).__name__}: {error})")
+        plan.say(plan.skipped[-1])
+        return None
+    recalls = {k: Recalls(graph, found.queries[: CHECKED[k]], found.vectors, found.true_scores[: CHECKED[k], :k]) for k in KS}
+    return Built(engine, graph, seconds, memory, size, recalls)
 
 
-def _build_row(item: Built, vectors: np.ndarray, label: str, threads: int) -> Row:
-    timed = Series([[seconds] for seconds in item.seconds])
+def _settle(plan: Plan, item: Built, found: Collection) -> None:
+    """Finds the setting for each k and target; a target that is out of reach gets a line."""
+    for k in KS:
+        plan.say(f"search: settings of {item.engine.name}, k = {k}")
+        for target in TARGETS:
+            at = item.recalls[k].fastest(target)
+            if at is not None:
+                item.settings[k, target] = at
+                continue
+            best = max(item.recalls[k].values())
+            plan.skipped.append(f"{item.engine.name}: recall@{k} {best:.3f} at most (ef to {MAX_EF:,}), below {target:.2f}, {found.rows}")
+
+
+def _build_row(item: Built, found: Collection) -> Row:
+    threads, n = usable_cores(), len(found.vectors)
     return Row(
-        **_common(item, label, len(vectors), threads),
-        group=f"build, {len(vectors):,} x {vectors.shape[1]}, M = 16, ef_construction = 200, {threads_text(threads)}",
-        brief="build",
-        params={"n": len(vectors), "M": 16, "ef_construction": 200},
-        value=timed.median,
+        **_common(item, found, threads),
+        group=f"build, {found.rows}, {2 * M} links, {EF_CONSTRUCTION} candidates, {threads_text(threads)}",
+        brief="" if found.alone else "build",
+        params={"n": n, "links": 2 * M, "ef_construction": EF_CONSTRUCTION, "file_bytes": item.file_bytes},
+        value=item.seconds,
         unit="s",
-        spread=timed.spread if len(item.seconds) > 1 else None,
+        quality_name=f"recall@{KS[0]} at ef = {BUILD_EF}",
+        quality=item.recalls[KS[0]][item.at(KS[0], BUILD_EF)],
         memory_bytes=item.memory or None,
-        rounds=timed.raw(),
+        rounds=[{"seconds": round(item.seconds, 6), "calls": 1}],
     )
 
 
 # --- searching ---------------------------------------------------------------------------------------------------------
 
 
-class _Recalls(dict[int, float]):
-    """Recall@10 over all queries by ef, measured when first asked for (untimed)."""
-
-    def __init__(self, graph: Graph, queries: np.ndarray, vectors: np.ndarray, truth: np.ndarray) -> None:
-        super().__init__()
-        self.measure: Callable[[int], float] = lambda ef: recall_at_k(graph.search(queries, K, ef, usable_cores()), queries, vectors, truth)
-
-    def __missing__(self, ef: int) -> float:
-        self[ef] = self.measure(ef)
-        return self[ef]
+def _chunks(found: Collection, rounds: int) -> list[list[np.ndarray]]:
+    return [[found.queries[i * found.batch : (i + 1) * found.batch]] for i in range(rounds + 1)]
 
 
-def smallest_ef(recalls: dict[int, float], target: float) -> int | None:
-    """The smallest ef in [K, MAX_EF] whose recall reaches ``target``, by bisection; None when MAX_EF does not reach it."""
-    low, high = K, MAX_EF
-    if recalls[low] >= target:
-        return low
-    if recalls[high] < target:
-        return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if recalls[middle] >= target else (middle, high)
-    return high
-
-
-def _chunks(plan: Plan, queries: np.ndarray) -> list[list[np.ndarray]]:
-    return [[queries[i * BATCH : (i + 1) * BATCH]] for i in range(plan.rounds + 1)]
-
-
-def _timed(plan: Plan, settings: list[tuple[Built, int]], queries: np.ndarray, threads: int) -> list[Series]:
+def _timed(settings: Sequence[tuple[Built, Setting]], found: Collection, k: int, threads: int, rounds: int) -> list[Series]:
     works: dict[str, Any] = {}
-    for item, ef in settings:
-        works[item.engine.name] = lambda batch, item=item, ef=ef: item.graph.search(batch, K, ef, threads)
-    return list(interleave(works, _chunks(plan, queries), budget_s=BUDGET_S).values())
+    for item, at in settings:
+        works[item.engine.name] = lambda batch, item=item, at=at: item.graph.search(batch, k, at, threads)
+    return list(interleave(works, _chunks(found, rounds), budget_s=BUDGET_S).values())
 
 
-def _targets(plan: Plan, built: list[Built], queries: np.ndarray, label: str, n: int, threads: int) -> list[Row]:
+def _target(plan: Plan, built: Sequence[Built], found: Collection, k: int, target: float, threads: int) -> list[Row]:
+    plan.say(f"search: recall@{k} >= {target:.2f}, {threads_text(threads)}")
+    settings = [(item, item.settings[k, target]) for item in built if (k, target) in item.settings]
+    group = f"recall@{k} >= {target:.2f}, {found.rows}, {threads_text(threads)}, batches of {found.batch}"
+    headline = k == KS[0] and threads == min(plan.one_and_all) and not found.alone
+    return [
+        _search_row(item, found, k, at, timed, threads, group, f"recall ≥ {target:.2f}" if headline else "")
+        for (item, at), timed in zip(settings, _timed(settings, found, k, threads, plan.rounds), strict=True)
+    ]
+
+
+def _curve(plan: Plan, built: Sequence[Built], found: Collection, k: int, threads: int) -> list[Row]:
+    plan.say(f"search: curve, k = {k}, {threads_text(threads)}")
+    group = f"curve, k = {k}, {found.rows}, {threads_text(threads)}, batches of {found.batch}"
     rows = []
-    for target in TARGETS:
-        plan.say(f"search: recall@{K} >= {target:.2f}, {threads_text(threads)}")
-        settings = [(item, ef) for item in built if (ef := smallest_ef(item.recalls, target)) is not None]
-        for item in built:
-            if all(item is not other for other, _ in settings):
-                plan.skipped.append(f"{item.engine.name}: recall@{K} {item.recalls[MAX_EF]:.3f} at ef = {MAX_EF}, below {target:.2f}")
-        group = f"recall@{K} >= {target:.2f}, {n:,} rows, {threads_text(threads)}, batches of {BATCH}"
-        for (item, ef), timed in zip(settings, _timed(plan, settings, queries, threads), strict=True):
-            rows.append(_search_row(item, ef, timed, label, n, threads, group, f"recall ≥ {target:.2f}"))
+    for ef in CURVE[k][::2] if plan.quick else CURVE[k]:
+        settings = [(item, item.at(k, ef)) for item in built]
+        for (item, at), timed in zip(settings, _timed(settings, found, k, threads, CURVE_ROUNDS), strict=True):
+            rows.append(_search_row(item, found, k, at, timed, threads, group))
     return rows
 
 
-def _curve(plan: Plan, built: list[Built], queries: np.ndarray, label: str, n: int, threads: int) -> list[Row]:
-    rows = []
-    for ef in CURVE[::2] if plan.quick else CURVE:
-        settings = [(item, ef) for item in built]
-        for (item, _), timed in zip(settings, _timed(plan, settings, queries, threads), strict=True):
-            rows.append(_search_row(item, ef, timed, label, n, threads, f"curve, {n:,} rows, {threads_text(threads)}, batches of {BATCH}"))
-    return rows
-
-
-def _search_row(item: Built, ef: int, timed: Series, label: str, n: int, threads: int, group: str, brief: str = "") -> Row:
+def _search_row(item: Built, found: Collection, k: int, at: Setting, timed: Series, threads: int, group: str, brief: str = "") -> Row:
     return Row(
-        **_common(item, label, n, threads),
+        **_common(item, found, threads),
         group=group,
         brief=brief,
-        params={"n": n, "k": K, "ef": ef, "nq": BATCH},
-        value=BATCH / timed.median,
+        params={"n": len(found.vectors), "k": k, "nq": found.batch, **at._asdict(), "shown": at.shown},
+        value=found.batch / timed.median,
         unit="queries / s",
         spread=timed.spread,
-        quality_name=f"recall@{K}",
-        quality=item.recalls[ef],
+        quality_name=f"recall@{k}",
+        quality=item.recalls[k][at],
         rounds=timed.raw(),
     )
 
 
-def _latency(plan: Plan, built: list[Built], queries: np.ndarray, label: str, n: int) -> list[Row]:
-    settings = [(item, ef) for item in built if (ef := smallest_ef(item.recalls, LATENCY_TARGET)) is not None]
-    works = {item.engine.name: lambda query, item=item, ef=ef: item.graph.search(query, K, ef, 1) for item, ef in settings}
-    chunks = [[batch[i : i + 1] for i in range(len(batch))] for (batch,) in _chunks(plan, queries)]
+def _latency(plan: Plan, built: Sequence[Built], found: Collection, batches: Sequence[Row]) -> list[Row]:
+    """Single calls at the setting of LATENCY_TARGET; ``batch_gain`` is the rate of the batches at it, on one thread, over theirs."""
+    k = KS[0]
+    settings = [(item, item.settings[k, LATENCY_TARGET]) for item in built if (k, LATENCY_TARGET) in item.settings]
+    works = {item.engine.name: lambda query, item=item, at=at: item.graph.search(query, k, at, 1) for item, at in settings}
+    chunks = [[batch[i : i + 1] for i in range(len(batch))] for (batch,) in _chunks(found, plan.rounds)]
     plan.say("search: single calls, 1 thread")
     timed = interleave(works, chunks, budget_s=BUDGET_S)
-    return [
-        Row(
-            **_common(item, label, n, 1),
-            group=f"single calls from Python at recall@{K} >= {LATENCY_TARGET:.2f}, {n:,} rows, 1 thread",
-            brief=f"single call, recall ≥ {LATENCY_TARGET:.2f}",
-            params={"n": n, "k": K, "ef": ef, "nq": 1},
-            value=1000 * timed[item.engine.name].median / BATCH,
-            unit="ms / query",
-            spread=timed[item.engine.name].spread,
-            p50=1000 * timed[item.engine.name].percentile(50),
-            p99=1000 * timed[item.engine.name].percentile(99),
-            quality_name=f"recall@{K}",
-            quality=item.recalls[ef],
-            rounds=timed[item.engine.name].raw(),
+    group = f"single calls from Python at recall@{k} >= {LATENCY_TARGET:.2f}, {found.rows}, 1 thread"
+    wanted = f"recall@{k} >= {LATENCY_TARGET:.2f}, {found.rows}, 1 thread, "
+    rates = {row.engine: row.value for row in batches if row.group.startswith(wanted)}
+    rows = []
+    for item, at in settings:
+        name, mine = item.engine.name, timed[item.engine.name]
+        params = {"n": len(found.vectors), "k": k, "nq": 1, **at._asdict(), "shown": at.shown}
+        if name in rates:
+            params["batch_gain"] = round(rates[name] * mine.median / found.batch, 3)
+        rows.append(
+            Row(
+                **_common(item, found, 1),
+                group=group,
+                brief="" if found.alone else f"single call, recall ≥ {LATENCY_TARGET:.2f}",
+                params=params,
+                value=1000 * mine.median / found.batch,
+                unit="ms / query",
+                spread=mine.spread,
+                p50=1000 * mine.percentile(50),
+                p99=1000 * mine.percentile(99),
+                quality_name=f"recall@{k}",
+                quality=item.recalls[k][at],
+                rounds=mine.raw(),
+            )
         )
-        for item, ef in settings
-    ]
+    return rows
 
 
-def _common(item: Built, label: str, n: int, threads: int) -> dict[str, Any]:
+def _common(item: Built, found: Collection, threads: int) -> dict[str, Any]:
     return {
         "suite": "search",
         "engine": item.engine.name,
         "version": item.engine.version,
         "ours": item.engine.ours,
-        "data": label,
+        "data": found.label,
         "threads": threads,
     }
+
+
+# --- plots -------------------------------------------------------------------------------------------------------------
+
+
+def draw(plan: Plan, found: Collection, rows: Sequence[Row]) -> None:
+    """One plot for each k and thread count: queries per second over recall, of the curves and the targets together."""
+    points = [row for row in rows if row.unit == "queries / s" and row.quality is not None and row.quality >= PLOT_FROM]
+    for k, threads in dict.fromkeys((row.params["k"], row.threads) for row in points):
+        mine = [row for row in points if (row.params["k"], row.threads) == (k, threads)]
+        lines = []
+        for engine in dict.fromkeys(row.engine for row in mine):
+            own = sorted((row for row in mine if row.engine == engine), key=lambda row: (row.quality, -row.value))
+            label = f"{engine} {own[0].version}"
+            lines.append(plots.Line(label, [row.quality or 0.0 for row in own], [row.value for row in own], own[0].ours))
+        title = f"{found.rows}, k = {k}, {threads_text(threads)}, batches of {found.batch}"
+        x, y = plots.Axis(f"recall@{k}"), plots.Axis("queries per second", 10)
+        plots.draw(plan, f"search-{found.kind}-k{k}-{threads}t", title, x, y, lines)

@@ -1,0 +1,250 @@
+"""The peers of the graph suites, each at its own recommended way of calling it; packages are imported when an engine is made.
+
+All get 32 links on the bottom layer and 200 candidates while building, under the names they have for these. faiss takes its threads from
+OpenMP, which ``core.peers.set_threads`` has set; the others get them with each call.
+"""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from benchmarks.core.machine import flags
+from benchmarks.suites.scans import as_int8
+
+if TYPE_CHECKING:
+    from benchmarks.suites.graphs import Setting
+
+M = 16
+LINKS = 2 * M
+EF_CONSTRUCTION = 200
+# Candidates per result that faiss scores again: on 2,000 clustered rows SQ8 alone stops at recall 0.98, with 2 it does not.
+REFINES = (1, 2, 4)
+# Vamana's pruning for similarities, as the documentation of SVS advises (a distance would have 1.2).
+SVS_ALPHA = 0.95
+
+
+def without_avx2() -> str | None:
+    """Why a package whose x86 build starts at AVX2 cannot run here, or None."""
+    found = flags()
+    return "its package needs AVX2" if "sse2" in found and "avx2" not in found else None
+
+
+def padded(ids: Any, k: int) -> np.ndarray:
+    """One row of ids, -1 behind the last."""
+    out = np.full(k, -1, np.int64)
+    out[: len(ids)] = ids
+    return out
+
+
+class Hnswlib:
+    """hnswlib.Index; the PyPI source package compiles for the machine it is installed on."""
+
+    refines: ClassVar = (1,)
+
+    def __init__(self, dim: int, capacity: int) -> None:
+        import hnswlib
+
+        self.index = hnswlib.Index(space="ip", dim=dim)
+        self.index.init_index(max_elements=capacity, M=M, ef_construction=EF_CONSTRUCTION, random_seed=0, allow_replace_deleted=True)
+
+    def add(self, vectors: np.ndarray, threads: int) -> None:
+        self.index.add_items(vectors, num_threads=threads)
+
+    def search(self, queries: np.ndarray, k: int, at: Setting, threads: int) -> np.ndarray:
+        self.index.set_ef(at.ef)
+        return self.index.knn_query(queries, k=k, num_threads=threads)[0].astype(np.int64)
+
+    def save(self, path: Path) -> None:
+        self.index.save_index(str(path))
+
+
+class FaissFlat:
+    """faiss.IndexHNSWFlat."""
+
+    refines: ClassVar[tuple[int, ...]] = (1,)
+    index: Any
+    hnsw: Any
+
+    def __init__(self, dim: int, capacity: int) -> None:
+        import faiss
+
+        self.index = faiss.IndexHNSWFlat(dim, M, faiss.METRIC_INNER_PRODUCT)
+        self.hnsw = self.index.hnsw
+        self.hnsw.efConstruction = EF_CONSTRUCTION
+
+    def add(self, vectors: np.ndarray, threads: int) -> None:
+        self.index.train(vectors)
+        self.index.add(vectors)
+
+    def search(self, queries: np.ndarray, k: int, at: Setting, threads: int) -> np.ndarray:
+        self.hnsw.efSearch = at.ef
+        return self.index.search(queries, k)[1]
+
+    def save(self, path: Path) -> None:
+        import faiss
+
+        faiss.write_index(self.index, str(path))
+
+
+class FaissSq8(FaissFlat):
+    """faiss.IndexHNSWSQ, 8 bits a value, with its own copy of the float32 rows to score the candidates again."""
+
+    refines: ClassVar = REFINES
+
+    def __init__(self, dim: int, capacity: int) -> None:
+        import faiss
+
+        self.base = faiss.IndexHNSWSQ(dim, faiss.ScalarQuantizer.QT_8bit, M, faiss.METRIC_INNER_PRODUCT)
+        self.index = faiss.IndexRefineFlat(self.base)  # it only points to the base
+        self.hnsw = self.base.hnsw
+        self.hnsw.efConstruction = EF_CONSTRUCTION
+
+    def search(self, queries: np.ndarray, k: int, at: Setting, threads: int) -> np.ndarray:
+        self.index.k_factor = float(at.refine)
+        return super().search(queries, k, at, threads)
+
+
+class Usearch:
+    """usearch.index.Index over float32 rows."""
+
+    refines: ClassVar = (1,)
+    dtype: ClassVar = "f32"
+
+    def __init__(self, dim: int, capacity: int) -> None:
+        from usearch.index import Index
+
+        self.index = Index(ndim=dim, metric="ip", dtype=self.dtype, connectivity=M, expansion_add=EF_CONSTRUCTION)
+
+    def stored(self, vectors: np.ndarray) -> np.ndarray:
+        """Rows as the index keeps them."""
+        return vectors
+
+    def asked(self, queries: np.ndarray) -> np.ndarray:
+        """Queries as the index takes them."""
+        return queries
+
+    def add(self, vectors: np.ndarray, threads: int) -> None:
+        self.index.add(np.arange(len(vectors)), self.stored(vectors), threads=threads)
+
+    def search(self, queries: np.ndarray, k: int, at: Setting, threads: int) -> np.ndarray:
+        self.index.expansion_search = at.ef
+        found = self.index.search(self.asked(queries), k, threads=threads)
+        if len(queries) == 1:  # one query comes back as one line, as long as what was found
+            return padded(found.keys, k)[None]
+        ids = np.asarray(found.keys).astype(np.int64)
+        return np.where(np.arange(k) < np.asarray(found.counts)[:, None], ids, -1)
+
+    def save(self, path: Path) -> None:
+        self.index.save(str(path))
+
+
+class UsearchInt8(Usearch):
+    """The same over rows and queries rounded to int8; nothing is refined."""
+
+    dtype: ClassVar = "i8"
+
+    def stored(self, vectors: np.ndarray) -> np.ndarray:
+        return as_int8(vectors)
+
+    def asked(self, queries: np.ndarray) -> np.ndarray:
+        return as_int8(queries, axis=1)
+
+
+class Symphony:
+    """rabitqlib.SymqgIndex: one-bit codes of the neighbours beside the links, visited nodes scored by their float32 rows.
+
+    It is given l2, under which unit rows rank as by their inner product: with ``metric="ip"`` recall at ef = 40 fell from 0.92 to 0.79
+    on 2,000 clustered rows.
+    """
+
+    refines: ClassVar = (1,)
+    bits: ClassVar = 0
+
+    def __init__(self, dim: int, capacity: int) -> None:
+        import rabitqlib
+
+        self.index = rabitqlib.SymqgIndex(dim=dim, max_degree=LINKS, metric="l2", quantization_bits=self.bits)
+
+    def add(self, vectors: np.ndarray, threads: int) -> None:
+        self.index.build(vectors, ef_construction=EF_CONSTRUCTION, num_threads=threads)
+
+    def search(self, queries: np.ndarray, k: int, at: Setting, threads: int) -> np.ndarray:
+        return self.index.search_batch(queries, k, at.ef, threads)[0].astype(np.int64)
+
+    def save(self, path: Path) -> None:
+        self.index.save(str(path))
+
+
+class SymphonyInt8(Symphony):
+    """The same with 8-bit codes in place of the float32 rows."""
+
+    bits: ClassVar = 8
+
+
+class Vsag:
+    """pyvsag's HGraph: 8-bit codes for the walk, float32 rows for the order of what it found. It takes one query a call."""
+
+    refines: ClassVar = (1,)
+    index: Any
+
+    def __init__(self, dim: int, capacity: int) -> None:
+        self.dim = dim
+
+    def add(self, vectors: np.ndarray, threads: int) -> None:
+        import pyvsag
+
+        pyvsag.set_logger_off()
+        graph = {
+            "base_quantization_type": "sq8_uniform",
+            "use_reorder": True,
+            "precise_quantization_type": "fp32",
+            "max_degree": LINKS,
+            "ef_construction": EF_CONSTRUCTION,
+            "build_thread_count": threads,
+        }
+        self.index = pyvsag.Index("hgraph", json.dumps({"dtype": "float32", "metric_type": "ip", "dim": self.dim, "index_param": graph}))
+        self.index.build(vectors.ravel(), np.arange(len(vectors)), len(vectors), self.dim)
+
+    def search(self, queries: np.ndarray, k: int, at: Setting, threads: int) -> np.ndarray:
+        how = json.dumps({"hgraph": {"ef_search": at.ef}})
+
+        def some(part: np.ndarray) -> list[np.ndarray]:
+            return [padded(self.index.knn_search(query, k, how)[0], k) for query in part]
+
+        if threads == 1 or len(queries) < threads:
+            return np.stack(some(queries))
+        with ThreadPoolExecutor(threads) as pool:
+            return np.concatenate(list(pool.map(some, np.array_split(queries, threads))))
+
+    def save(self, path: Path) -> None:
+        self.index.save(str(path))
+
+
+class Svs:
+    """svs.Vamana over float32 rows; its compressed rows (LVQ, LeanVec) run on Intel CPUs alone and take no part."""
+
+    refines: ClassVar = (1,)
+    index: Any
+
+    def __init__(self, dim: int, capacity: int) -> None: ...
+
+    def add(self, vectors: np.ndarray, threads: int) -> None:
+        import svs
+
+        how = svs.VamanaBuildParameters(alpha=SVS_ALPHA, graph_max_degree=LINKS, window_size=EF_CONSTRUCTION)
+        self.index = svs.Vamana.build(how, vectors, svs.DistanceType.MIP, num_threads=threads)
+
+    def search(self, queries: np.ndarray, k: int, at: Setting, threads: int) -> np.ndarray:
+        if self.index.num_threads != threads:  # setting it starts new threads
+            self.index.num_threads = threads
+        self.index.search_window_size = at.ef
+        return self.index.search(queries, k)[0].astype(np.int64)
+
+    def save(self, path: Path) -> None:
+        path.mkdir()
+        self.index.save(*(str(path / name) for name in ("config", "graph", "data")))
