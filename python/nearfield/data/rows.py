@@ -22,6 +22,7 @@ SUFFIXES = (*JSON_SUFFIXES, ".csv", ".tsv", *PARQUET_SUFFIXES)
 # A row longer than this is a damaged file (a missing newline, an unclosed quote), not a document: War and Peace has 3 MiB. It bounds the
 # memory that a row can take: JSON made for the purpose ("[[],[],...") needs 25 times its length as Python objects.
 MAX_ROW_BYTES = 16 << 20
+_TOO_LONG = f"a row of more than {MAX_ROW_BYTES >> 20} MiB, left out: is a line end or a closing quote missing?"
 
 _BOM = b"\xef\xbb\xbf"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
@@ -87,7 +88,7 @@ def _lines(file: BinaryIO, path: Path, notes: Notes) -> Iterator[tuple[int, byte
         if len(line) == MAX_ROW_BYTES and not line.endswith(b"\n"):
             while (rest := file.readline(MAX_ROW_BYTES)) and not rest.endswith(b"\n"):
                 pass
-            notes.add("long-row", path.name, place(path, number), f"a line of more than {MAX_ROW_BYTES >> 20} MiB, left out")
+            notes.add("long-row", path.name, place(path, number), _TOO_LONG)
             continue
         yield number, line.rstrip(b"\r\n")
 
@@ -176,7 +177,7 @@ def _records(path: Path, notes: Notes) -> Iterator[tuple[int, list[str]]]:
             except StopIteration:
                 return
             except _LongRow:
-                notes.add("long-row", path.name, place(path, number), f"a row of more than {MAX_ROW_BYTES >> 20} MiB, left out")
+                notes.add("long-row", path.name, place(path, number), _TOO_LONG)
             except csv.Error as error:
                 message = f"not CSV: {error} (line {reader.line_num:,} of the file), row left out; look for a quote that is not closed"
                 notes.add("bad-csv", path.name, place(path, number), message)
@@ -285,10 +286,19 @@ def _parquet(path: Path, notes: Notes, wanted: Collection[str]) -> Iterator[tupl
                 rows = [_parquet_row(batch, i, path, number + i + 1, notes) for i in range(batch.num_rows)]
             for row in rows:
                 number += 1
-                if row is not None:
+                if row is not None and _fits(row, path, number, notes):
                     yield number, row
     except Exception as error:  # Arrow's own (MemoryError among them), OSError, and ValueError for dates beyond Python's
         raise FormatError(f"{path}: damaged after row {number:,}: {_first_line(error)}") from error
+
+
+def _fits(row: Row, path: Path, number: int, notes: Notes) -> bool:
+    """Whether the texts of a row stay within the limit; in the other formats a row of that size does not get this far."""
+    values = (item for value in row.values() for item in (value if isinstance(value, list) else [value]))
+    if sum(len(value) for value in values if isinstance(value, str)) < MAX_ROW_BYTES:
+        return True
+    notes.add("long-row", path.name, place(path, number), _TOO_LONG)
+    return False
 
 
 def _parquet_row(batch: Any, i: int, path: Path, number: int, notes: Notes) -> Row | None:
