@@ -6,10 +6,14 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from nearfield.kernels.choice import backend_name
+
+if TYPE_CHECKING:
+    from tuned_runs import Inputs
 
 # Tests of small models are slower with more threads than with one; the tests of threading set their own.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -105,6 +109,28 @@ def tiny_bundle(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
     out = tmp_path_factory.mktemp("bundle") / "bundle"
     export_bundle(tiny_model, out, progress=False)
+    return out
+
+
+@pytest.fixture(scope="session")
+def run_inputs(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Inputs:
+    """Data, guard and options of a small tuning run."""
+    from tuned_runs import make_inputs
+
+    return make_inputs(tmp_path_factory.mktemp("inputs"), tiny_model)
+
+
+@pytest.fixture(scope="session")
+def whole_run(run_inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of that run, made by the command line in a fresh process that nothing interrupted."""
+    from tuned_runs import nearfield
+
+    out = tmp_path_factory.mktemp("whole") / "bundle"
+    # Relative paths, which mean something else in another folder.
+    words = ["pairs.jsonl", "--base", run_inputs.base, "--guard", "guard", "--config", "config.json", "--out", out, "--quiet"]
+    done = nearfield("tune", *words, cwd=run_inputs.pairs.parent, PYTHONHASHSEED="1")
+    assert done.returncode in (0, 1), done.stderr
+    assert done.stderr == ""
     return out
 
 

@@ -112,7 +112,8 @@ def test_a_readme_without_markers_is_left_alone(tmp_path: Path, capsys: pytest.C
 def test_the_command_refuses_an_unknown_suite_and_too_many_threads(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["nothing"]) == 2
     assert (
-        "unknown suite 'nothing', one of score, search, encode, cuda, score_sweep, filter, approximate expected" in capsys.readouterr().err
+        "unknown suite 'nothing', one of score, search, encode, cuda, score_sweep, filter, approximate, int8, int8_speed expected"
+        in capsys.readouterr().err
     )
     with pytest.raises(SystemExit) as stopped:
         command.main(["--threads", "99999"])

@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "python" / "nearfield"
 
-BASE = {"errors", "types", "arrays", "config", "bundle", "modelfiles", "metrics", "progress", "_version"}
+BASE = {"errors", "types", "arrays", "config", "bundle", "files", "modelfiles", "metrics", "progress", "_version"}
 # Room -> the rooms it may import, besides itself. "_core" is the native engine.
 MAY_IMPORT = {
     **dict.fromkeys(BASE, BASE),
@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "search": BASE | {"encode", "index"},
     "evaluate": BASE | {"search", "data", "encode", "index", "kernels"},
 }
-TOP = {"workflow", "info", "demo", "cli", "__main__"}  # may import every room
+TOP = {"workflow", "repeat", "info", "demo", "cli", "__main__"}  # may import every room
 
 # Library -> where it may be imported at all. A name that ends in / is a room.
 HOMES = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from fake_encoder import BagEncoder
+from nearfield import files
 from nearfield.errors import FingerprintError, FormatError, InputError
 from nearfield.search import folder as folder_module
 from nearfield.search.folder import IndexFolder, check_replaceable, write_index_folder
@@ -163,17 +165,20 @@ def test_a_failure_leaves_the_old_folder_and_no_rubbish(tmp_path: Path, monkeypa
 def test_an_interrupt_between_the_renames_brings_the_old_folder_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "index"
     build(out)
-    real, calls = Path.rename, []
+    real, calls = os.rename, []
 
-    def rename(self: Path, target: Path) -> Path:
-        calls.append(self)
+    def rename(source: Path, target: Path) -> None:
+        calls.append(source)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return real(self, target)
+        real(source, target)
 
-    monkeypatch.setattr(Path, "rename", rename)
+    # Two folders are exchanged in one step where the system can do that.
+    monkeypatch.setattr(files, "_exchange", lambda one, other: False)
+    monkeypatch.setattr(os, "rename", rename)
     with pytest.raises(KeyboardInterrupt):
         build(out)
+    assert len(calls) == 3
     assert [path.name for path in tmp_path.iterdir()] == ["index"]
     assert len(IndexFolder.open(out)) == 5
 

@@ -59,7 +59,15 @@ def test_bad_values_are_named(values: dict[str, Any], words: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "word"), [(b"{", "not JSON"), (b"[1]", "list"), (b'{"epochs": 0}', "epochs"), (b"\xff\xfe", "not JSON")]
+    ("content", "word"),
+    [
+        (b"{", "not JSON"),
+        (b"[1]", "list"),
+        (b'{"epochs": 0}', "epochs"),
+        (b"\xff\xfe", "not UTF-8"),
+        (b"[" * 100_000, "nested"),
+        (b"{}" + b" " * (5 << 20), "more than"),
+    ],
 )
 def test_bad_files_are_named(tmp_path: Path, content: bytes, word: str) -> None:
     path = tmp_path / "bad.json"

@@ -6,6 +6,7 @@ Progress goes to stderr, results to stdout, ``--json`` makes them one JSON docum
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ import click
 from nearfield._version import __version__
 from nearfield.config import ExportConfig, Int8Method
 from nearfield.errors import InputError, NearfieldError
+from nearfield.files import reason_of
 
 if TYPE_CHECKING:
     from nearfield.data.dataset import Finding
@@ -124,10 +126,11 @@ def evaluate_command(
 def export(checkpoint: str, out: Path, data: Path | None, int8: Int8Method, columns: str | None, as_json: bool, quiet: bool) -> int:
     """Make a bundle (fp32 and int8 ONNX, checked against torch) of a sentence-transformers folder."""
     from nearfield.data.read import read
+    from nearfield.data.split import split
     from nearfield.encode.models import resolve_model
     from nearfield.export.export import export_bundle
 
-    dataset = None if data is None else read(data, columns=_columns(columns))
+    dataset = None if data is None else split(read(data, columns=_columns(columns)))
     bundle = export_bundle(
         resolve_model(checkpoint), out, texts=dataset.doc_texts if dataset else None, parity_data=dataset, base=checkpoint, config={},
         data_fingerprint=None, progress=not quiet, settings=ExportConfig(int8=int8),
@@ -301,15 +304,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _system_error(error: OSError | MemoryError) -> str:
     if isinstance(error, MemoryError):
         return "out of memory; use a smaller batch_size, or fewer documents at a time"
-    where = f"{error.filename}: " if error.filename else ""
-    return f"{where}{error.strerror or error}"
+    where = f"{error.filename}: " if error.filename else "standard output or a temporary file: " if error.errno == errno.ENOSPC else ""
+    return f"{where}{reason_of(error)}"
 
 
 def _findings(quiet: bool) -> Callable[[list[Finding]], None] | None:
-    """What is wrong with the data goes to stderr, before the long work starts."""
+    """What is wrong with the data, or other than in a run that is repeated, goes to stderr, before the long work starts."""
     from nearfield.data.check import summarize
+    from nearfield.repeat import REPEAT_DIFFERS
 
-    return None if quiet else lambda findings: click.echo("data check:\n" + summarize(findings), err=True)
+    def show(findings: list[Finding]) -> None:
+        if findings and all(finding.kind == REPEAT_DIFFERS for finding in findings):
+            lines = [f"warning: {finding.where}: {finding.message}" for finding in findings]
+        else:
+            lines = ["data check:", summarize(findings)]
+        click.echo("\n".join(lines), err=True)
+
+    return None if quiet else show
 
 
 def _columns(text: str | None) -> dict[str, str] | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from nearfield.errors import InputError
+from nearfield.modelfiles import load_json
 
 Decay = Literal["linear", "cosine"]
 DType = Literal["auto", "float32", "bfloat16"]
@@ -56,6 +57,8 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "device": get_args(Device),
     "int8": get_args(Int8Method),
 }
+# A run.json with its history is some ten kilobytes; the limit keeps a wrong file from filling memory.
+MAX_OPTIONS_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,19 +203,30 @@ class TuneConfig:
         Raises:
             InputError: no such file, not JSON, not an object, or a bad field; the message names the file and the key.
         """
-        try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror or error}); a JSON file of tuning options expected") from error
-        except ValueError as error:
-            raise InputError(f'{path}: not JSON ({error}); an object such as {{"epochs": 2}} expected') from error
-        if not isinstance(values, dict):
-            raise InputError(f'{path}: a JSON {type(values).__name__} given, an object such as {{"epochs": 2}} expected')
-        return cls.from_dict(values, where=str(path))
+        return cls.from_dict(read_options(path), where=str(path))
 
     def save(self, path: str | Path) -> None:
         """Writes the fields as JSON, one a line; ``TuneConfig.load`` gives an equal config back."""
         Path(path).write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+
+
+def read_options(path: str | Path) -> dict[str, Any]:
+    """Reads a JSON object that names options: a config, or a run's ``run.json``.
+
+    Raises:
+        InputError: no such file, too large, not strict JSON, not an object; the message names the file.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(MAX_OPTIONS_BYTES + 1)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}); a JSON file of tuning options expected") from error
+    if len(data) > MAX_OPTIONS_BYTES:
+        raise InputError(f"{path}: more than {MAX_OPTIONS_BYTES:,} bytes; a JSON file of tuning options expected")
+    values = load_json(data, str(path))
+    if not isinstance(values, dict):
+        raise InputError(f'{path}: a JSON {type(values).__name__} given, an object such as {{"epochs": 2}} expected')
+    return values
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +239,7 @@ class ExportConfig:
             activations; "none": no int8 graph. rows: no vector depends on its neighbours, the smallest loss of the methods that are faster
             than float32, and no calibration.
         int8_queries: held-out queries that the loss in nDCG@10 is measured on, at most. 300: with "rows" the standard error of the paired
-            difference is about 0.2 points.
+            difference is 0.2 to 0.3 points.
         int8_documents: their sub-corpus, relevant documents and random others, at most. 400: about ten seconds on two AVX2 cores for each
             graph that is tried.
         int8_max_loss: largest mean loss, nDCG@10 from 0 to 1. 0.003: below what an evaluation of 1,500 queries can tell.

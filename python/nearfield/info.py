@@ -33,7 +33,7 @@ def info() -> dict[str, Any]:
         "version": __version__,
         "python": sys.version.split()[0],
         "platform": platform.platform(),
-        "cpu": {"model": _cpu_model(), "cores": len(os.sched_getaffinity(0))},
+        "cpu": {"model": cpu_model(), "cores": len(os.sched_getaffinity(0))},
         "native": kernels.backend(),
         "backends": [name for name, needs in (("onnx", "onnxruntime"), ("torch", "torch")) if libraries[needs]],
         "libraries": libraries,
@@ -51,7 +51,8 @@ def _version(name: str) -> str | None:
         return "unknown"
 
 
-def _cpu_model() -> str:
+def cpu_model() -> str:
+    """The CPU's name as Linux gives it."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
             for line in file:

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import json
-import platform
 import resource
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nearfield._version import __version__
 from nearfield.config import ExportConfig, TuneConfig
 from nearfield.data.check import check
 from nearfield.data.dataset import Dataset, Finding
 from nearfield.data.read import read
 from nearfield.data.split import split
 from nearfield.errors import InputError
+from nearfield.files import whole_file
+from nearfield.repeat import RUN_FORMAT, Recorded, choose_threads, describe_run, place_of, read_config
 from nearfield.types import Kind
 
 if TYPE_CHECKING:
@@ -34,7 +32,6 @@ if TYPE_CHECKING:
 
 # Documents whose vectors show that the exported graph is the trained model; parity is about the graph, so a few of every length do.
 PARITY_TEXTS = 64
-RUN_FORMAT = 1
 
 OnFindings = Callable[[list[Finding]], None]
 
@@ -112,11 +109,14 @@ def tune(
         out: the bundle's folder. An existing bundle there is replaced, anything else is refused. Checkpoints live beside it in
             ``<out>.work`` until the run is complete.
         config: a TuneConfig, a mapping of its fields, or a JSON file: of fields, or the ``run.json`` of an earlier bundle. None: defaults.
+            A ``run.json`` also gives base, guard, columns and thread counts where the call names none, and on the same machine, with the
+            same data and versions, the same bits come out; what differs is a warning for ``on_findings`` and in the notes.
         guard: a data set of general knowledge with judgements; a drop on it beyond ``config.guard_max_drop`` blocks the verdict.
         progress: shows bars on stderr.
         resume: goes on from the checkpoint of an interrupted run with the same data, base and config.
         columns: other column names, canonical name -> the data's name.
-        threads: threads of training, encoding and search; None: all cores (``NEARFIELD_THREADS`` caps them).
+        threads: threads of training, encoding and search; None: torch's own choice for training (the physical cores), all cores for the
+            rest (``NEARFIELD_THREADS`` caps both).
         cache: a folder that keeps corpus vectors, so that an index built next need not encode again; None keeps none.
         keep_base: a folder for the base's own bundle, to compare with later; None removes it at the end.
         on_findings: called with what the data check found, before training starts.
@@ -127,7 +127,8 @@ def tune(
     """
     from nearfield.export.writer import check_replaceable, publish
 
-    settings = load_config(config)
+    settings, recorded = read_config(config)
+    base, guard, columns = base or recorded.base, guard or recorded.guard, columns or recorded.columns
     clock = _Clock()
     out = Path(out)
     # Refused now rather than after the training.
@@ -145,12 +146,20 @@ def tune(
 
     from nearfield.encode.models import resolve_model
     from nearfield.export.export import export_bundle
+    from nearfield.tune.checkpoints import discard
+    from nearfield.tune.threads import torch_threads
     from nearfield.tune.train import train
 
     base_folder = resolve_model(base)
-    with _threads(threads):
+    used = choose_threads(threads, recorded)
+    run = describe_run(settings, base_folder, dataset, guard_set, used)
+    differences = recorded.differences(run)
+    if differences and on_findings is not None:
+        on_findings(differences)
+    with torch_threads(used.training):
         with clock.stage("train"):
-            result = train(dataset, base_folder, settings, work=work, guard=guard_set, resume=resume, progress=progress)
+            result = train(dataset, base_folder, settings, work=work, guard=guard_set, resume=resume, about=run, progress=progress)
+        differences += Recorded(str(work), tables=result.begun_with).differences(run)
         base_name = str(base) if base is not None else "all-MiniLM-L6-v2"
         shared: dict[str, Any] = {
             "texts": dataset.doc_texts[:PARITY_TEXTS],
@@ -169,7 +178,7 @@ def tune(
                 base_folder, keep_base or work / "base", parity_data=None, config={}, settings=ExportConfig(int8="none"), **shared
             )
         with clock.stage("evaluate"):
-            report = _measure(dataset, bundle, base_bundle, guard_set, settings, cache=cache, progress=progress, threads=threads)
+            report = _measure(dataset, bundle, base_bundle, guard_set, settings, cache=cache, progress=progress, threads=used.encoding)
     if report.verdict is None:
         raise RuntimeError("evaluate gave no verdict although a model to compare with was given")
     made = TuneReport(
@@ -177,16 +186,21 @@ def tune(
         verdict=report.verdict.answer,
         sentence=report.verdict.sentence,
         evaluation=report,
-        findings=findings,
+        findings=[*differences, *findings],
         alpha=result.alpha,
         dtype=result.dtype_reason,
-        notes=[*result.notes, *_export_notes(bundle)],
+        notes=[*(f"{found.where}: {found.message}" for found in differences), *result.notes, *_export_notes(bundle)],
         pairs_per_second=result.pairs_per_second,
         seconds=dict(clock.seconds),
         peak_memory=peak_memory(),
     )
-    publish(_complete(bundle, made, settings, result, base_name), out)
-    shutil.rmtree(work, ignore_errors=True)
+    call = {
+        "base": base_name if base is None else place_of(base),
+        "guard": place_of(guard) if isinstance(guard, (str, Path)) else None,
+        "columns": dict(columns) if columns else None,
+    }
+    publish(_complete(bundle, made, settings, result, call | run), out)
+    discard(work)
     return made
 
 
@@ -215,15 +229,8 @@ def encode_file(
             "rows": len(vectors), "dim": encoder.dim, "truncated": encoder.truncated, "max_tokens": encoder.max_tokens,
             "backend": encoder.backend, "precision": encoder.precision,
         }  # fmt: skip
-    partial = out.with_name(f".{out.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            np.save(file, vectors, allow_pickle=False)
-        partial.replace(out)
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written ({error.strerror}); name a file in a folder that exists") from None
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(out) as file:
+        np.save(file, vectors, allow_pickle=False)
     return done
 
 
@@ -267,27 +274,6 @@ def _read(data: str | Path | Dataset, columns: Mapping[str, str] | None, on_find
     return dataset
 
 
-def load_config(config: TuneConfig | Mapping[str, Any] | str | Path | None) -> TuneConfig:
-    """Returns a TuneConfig from whatever ``tune`` accepts as one; a bundle's run.json is read for the config inside it.
-
-    >>> load_config({"epochs": 3}).epochs
-    3
-    """
-    if config is None:
-        return TuneConfig()
-    if isinstance(config, TuneConfig):
-        return config
-    if isinstance(config, Mapping):
-        return TuneConfig.from_dict(config)
-    try:
-        run = json.loads(Path(config).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return TuneConfig.load(config)  # raises with the reason
-    if isinstance(run, dict) and isinstance(run.get("config"), dict) and "run_format" in run:
-        return TuneConfig.from_dict(run["config"], where=f"{config}: config")
-    return TuneConfig.load(config)
-
-
 def peak_memory() -> int:
     """Returns the most resident memory this process has had, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -314,7 +300,7 @@ def _measure(
         )
 
 
-def _complete(bundle: Bundle, made: TuneReport, settings: TuneConfig, result: TrainResult, base: str) -> Bundle:
+def _complete(bundle: Bundle, made: TuneReport, settings: TuneConfig, result: TrainResult, about: Mapping[str, Any]) -> Bundle:
     """Returns the bundle with what was measured: metrics, verdict, report, the run's own description and the model card."""
     from nearfield.evaluate.report import render
     from nearfield.export.card import model_card
@@ -323,7 +309,6 @@ def _complete(bundle: Bundle, made: TuneReport, settings: TuneConfig, result: Tr
     run = {
         "run_format": RUN_FORMAT,
         "config": settings.to_dict(),
-        "base": base,
         "data": made.evaluation.data,
         "seed": settings.seed,
         "dtype": result.dtype,
@@ -331,7 +316,7 @@ def _complete(bundle: Bundle, made: TuneReport, settings: TuneConfig, result: Tr
         "history": result.history,
         "seconds": made.to_dict()["seconds"],
         "peak_memory": made.peak_memory,
-        "versions": {"nearfield": __version__, "python": platform.python_version(), **_versions()},
+        **about,
     }
     metrics = made.evaluation.to_dict()
     manifest = {**bundle.manifest, "metrics": metrics, "verdict": {"answer": made.verdict, "sentence": made.sentence}}
@@ -351,10 +336,6 @@ def _export_notes(bundle: Bundle) -> list[str]:
     """What the export had to do to keep int8 as good as fp32, or that it could not."""
     note = bundle.manifest["parity"].get("int8", {}).get("note")
     return [] if note is None else [note]
-
-
-def _versions() -> dict[str, str]:
-    return {name: metadata.version(name) for name in ("numpy", "onnxruntime", "tokenizers", "torch", "transformers")}
 
 
 def _require_judgements(dataset: Dataset, role: str, splits: tuple[str, ...] = ("train", "test")) -> None:
@@ -380,15 +361,3 @@ class _Clock:
             yield
         finally:
             self.seconds[name] = time.monotonic() - start
-
-
-@contextlib.contextmanager
-def _threads(threads: int | None) -> Iterator[None]:
-    """Holds torch to ``threads`` for a while; None leaves its own choice."""
-    if threads is None:
-        yield
-        return
-    from nearfield.tune.threads import torch_threads
-
-    with torch_threads(threads):
-        yield

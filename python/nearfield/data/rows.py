@@ -19,8 +19,9 @@ JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 PARQUET_SUFFIXES = (".parquet", ".pq")
 SUFFIXES = (*JSON_SUFFIXES, ".csv", ".tsv", *PARQUET_SUFFIXES)
 
-# A line or field longer than this is a damaged file (a missing newline, an unclosed quote), not a document.
-MAX_ROW_BYTES = 64 << 20
+# A row longer than this is a damaged file (a missing newline, an unclosed quote), not a document: War and Peace has 3 MiB. It bounds the
+# memory that a row can take: JSON made for the purpose ("[[],[],...") needs 25 times its length as Python objects.
+MAX_ROW_BYTES = 16 << 20
 
 _BOM = b"\xef\xbb\xbf"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
@@ -164,22 +165,55 @@ def _records(path: Path, notes: Notes) -> Iterator[tuple[int, list[str]]]:
             return
         # The module's limit is one for the whole process and 128 KiB at the start; it is only ever raised here.
         csv.field_size_limit(max(csv.field_size_limit(), MAX_ROW_BYTES))
-        reader = csv.reader(io.TextIOWrapper(file, "utf-8", errors="surrogateescape", newline=""), strict=True)
+        lines = _BoundedLines(io.TextIOWrapper(file, "utf-8", errors="surrogateescape", newline=""))
+        reader = csv.reader(lines, strict=True)
         number = 0
         while True:
             number += 1
+            lines.characters = 0
             try:
                 fields = next(reader)
             except StopIteration:
                 return
+            except _LongRow:
+                notes.add("long-row", path.name, place(path, number), f"a row of more than {MAX_ROW_BYTES >> 20} MiB, left out")
             except csv.Error as error:
                 message = f"not CSV: {error} (line {reader.line_num:,} of the file), row left out; look for a quote that is not closed"
                 notes.add("bad-csv", path.name, place(path, number), message)
-                continue
-            if not fields:
-                notes.add("blank-line", path.name, place(path, number), "a blank line, skipped", "info")
-            elif _escaped(fields, path, number, notes):
-                yield number, fields
+            else:
+                if not fields:
+                    notes.add("blank-line", path.name, place(path, number), "a blank line, skipped", "info")
+                elif _escaped(fields, path, number, notes):
+                    yield number, fields
+
+
+class _LongRow(Exception):
+    """A row of CSV beyond the limit."""
+
+
+class _BoundedLines:
+    """Lines for ``csv.reader``, which itself would take in a line, or a quoted field over many lines, of any length.
+
+    Attributes:
+        characters: of the present row so far; set to 0 before each.
+    """
+
+    def __init__(self, text: io.TextIOWrapper) -> None:
+        self.text, self.characters = text, 0
+
+    def __iter__(self) -> _BoundedLines:
+        return self
+
+    def __next__(self) -> str:
+        line = self.text.readline(MAX_ROW_BYTES)
+        if not line:
+            raise StopIteration
+        self.characters += len(line)
+        if self.characters < MAX_ROW_BYTES:
+            return line
+        while line and not line.endswith(("\n", "\r")):
+            line = self.text.readline(MAX_ROW_BYTES)
+        raise _LongRow
 
 
 def _escaped(fields: list[str], path: Path, number: int, notes: Notes) -> bool:
@@ -224,20 +258,23 @@ def columns_of(path: Path) -> list[str] | None:
 
 def _open_parquet(path: Path) -> Any:
     try:
-        import pyarrow
         from pyarrow import parquet
     except ImportError as error:
         raise MissingExtraError(f"reading {path.name}", "parquet", "pyarrow") from error
     try:
-        return parquet.ParquetFile(path)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise FormatError(f"{path}: not a Parquet file that can be opened: {str(error).splitlines()[0]}") from error
+        file = parquet.ParquetFile(path)
+        _ = file.schema_arrow.names  # read here, so that names that are not UTF-8 are refused here
+    except Exception as error:  # Arrow's own, OSError, UnicodeDecodeError
+        raise FormatError(f"{path}: not a Parquet file that can be opened: {_first_line(error)}") from error
+    return file
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def _parquet(path: Path, notes: Notes, wanted: Collection[str]) -> Iterator[tuple[int, Row]]:
     file = _open_parquet(path)
-    from pyarrow import ArrowException
-
     present = [name for name in file.schema_arrow.names if name in wanted]
     number = 0
     try:
@@ -250,8 +287,8 @@ def _parquet(path: Path, notes: Notes, wanted: Collection[str]) -> Iterator[tupl
                 number += 1
                 if row is not None:
                     yield number, row
-    except (ArrowException, OSError) as error:
-        raise FormatError(f"{path}: damaged after row {number:,}: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # Arrow's own (MemoryError among them), OSError, and ValueError for dates beyond Python's
+        raise FormatError(f"{path}: damaged after row {number:,}: {_first_line(error)}") from error
 
 
 def _parquet_row(batch: Any, i: int, path: Path, number: int, notes: Notes) -> Row | None:

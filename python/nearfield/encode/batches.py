@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from nearfield.encode.tokenize import TextTokenizer, length_batches
+from nearfield.errors import FormatError
 from nearfield.progress import progress as show_progress
 from nearfield.types import FloatArray, IntArray
 
@@ -39,6 +40,9 @@ def run_batches(
 
     Returns:
         float32 ``(len(texts), dim)`` in the order given, and how many texts were cut.
+
+    Raises:
+        FormatError: vectors of another shape, or with NaN or infinity: the model's files are damaged.
     """
     out = np.empty((len(texts), dim), np.float32)
     truncated = 0
@@ -50,6 +54,15 @@ def run_batches(
                 truncated += part.truncated
                 ids.extend(np.array(row, np.int32) for row in part.ids)
             for places in length_batches([len(row) for row in ids], max_rows=max_rows, max_tokens=max_tokens):
-                out[start + places] = forward(*tokenizer.pad([ids[place] for place in places]))
+                out[start + places] = _checked(forward(*tokenizer.pad([ids[place] for place in places])), start + places, dim)
                 bar.advance(len(places))
     return out, truncated
+
+
+def _checked(vectors: FloatArray, places: IntArray, dim: int) -> FloatArray:
+    if vectors.shape != (len(places), dim):
+        raise FormatError(f"the model gives vectors of shape {vectors.shape} for {len(places)} texts, (n, {dim}) expected: it is damaged")
+    wrong = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(wrong):
+        raise FormatError(f"the model gives NaN or infinity for text {places[wrong[0]]}: its weights are damaged, take another copy")
+    return vectors

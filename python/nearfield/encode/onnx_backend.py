@@ -43,7 +43,10 @@ class OnnxBackend:
         feeds = {"input_ids": input_ids, "attention_mask": attention_mask}
         if self._wants_types:
             feeds["token_type_ids"] = input_ids * 0
-        vectors: FloatArray = session.run(None, feeds)[0]
+        try:
+            vectors: FloatArray = session.run(None, feeds)[0]
+        except Exception as error:  # onnxruntime's own exceptions share no public base class
+            raise FormatError(f"{self._where}: onnxruntime cannot run it ({_reason(error)}); export the bundle again") from None
         return vectors
 
     def close(self) -> None:
@@ -94,11 +97,16 @@ def _make_session(model: bytes, where: Path, threads: int) -> Any:
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     # The arena keeps the largest batch ever seen, and lengths vary; without it memory returns to the system after each batch.
     options.enable_cpu_mem_arena = False
-    options.log_severity_level = 3  # errors only: library code is silent
+    options.log_severity_level = 4  # library code is silent; errors arrive as exceptions
     try:
-        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        # The fallback would print to stdout that it tries the same provider again.
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"], enable_fallback=0)
     except Exception as error:  # onnxruntime's own exceptions share no public base class
-        raise FormatError(f"{where}: onnxruntime {ort.__version__} cannot open it ({str(error).splitlines()[0]})") from None
+        raise FormatError(f"{where}: onnxruntime {ort.__version__} cannot open it ({_reason(error)})") from None
+
+
+def _reason(error: Exception) -> str:
+    return (next(iter(str(error).splitlines()), "") or type(error).__name__)[:400]
 
 
 def _check_signature(session: Any, where: Path) -> bool:

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 
 from nearfield.encode.batches import run_batches
 from nearfield.encode.dtype import best_dtype
 from nearfield.encode.spec import ModelSpec, Pooling, read_json, read_spec, weights_folder
 from nearfield.encode.tokenize import TextTokenizer, check_texts
-from nearfield.errors import InputError, MissingExtraError
+from nearfield.errors import FormatError, InputError, MissingExtraError
+from nearfield.files import cannot_write
 from nearfield.types import FloatArray, IntArray, Kind
 
 __all__ = ["Tower", "best_dtype", "pool"]
@@ -83,8 +85,15 @@ class Tower(torch.nn.Module):
 
         Returns:
             float32 ``(n, dim)``, unit rows if ``spec.normalize``. Pooling and norm are computed in float32 even under autocast.
+
+        Raises:
+            FormatError: a token or a position that the model does not have.
         """
-        hidden = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state.float()
+        try:
+            hidden = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state.float()
+        except IndexError as error:
+            mismatch = "tokenizer.json gives a token, or max_tokens a position, that the model does not have"
+            raise FormatError(f"{self.folder}: {mismatch} ({error}): its files do not belong together") from None
         vectors = pool(hidden, attention_mask, self.spec.pooling)
         return torch.nn.functional.normalize(vectors, p=2.0, dim=-1) if self.spec.normalize else vectors
 
@@ -125,9 +134,20 @@ class Tower(torch.nn.Module):
 
         Args:
             folder: made if missing; files of the same names are replaced.
+
+        Raises:
+            InputError: the folder cannot be written.
         """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._write(folder)
+        except OSError as error:
+            raise cannot_write(folder, error) from None
+        except SafetensorError as error:  # its own type, also for a full disk
+            raise cannot_write(folder, OSError(str(error))) from None
+
+    def _write(self, folder: Path) -> None:
         model: Any = self.model
         with _quiet_transformers():
             model.save_pretrained(folder, safe_serialization=True, max_shard_size="1000GB")

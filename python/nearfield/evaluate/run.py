@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy as np
 from nearfield.arrays import read_npz
 from nearfield.data.dataset import Dataset
 from nearfield.errors import FormatError, InputError
+from nearfield.files import cannot_write, whole_file
 from nearfield.metrics import DEPTH
 from nearfield.progress import progress
 from nearfield.search.encoders import TextEncoder
@@ -158,17 +158,10 @@ def _read_cache(path: Path, shape: tuple[int, int]) -> tuple[FloatArray, int] | 
 
 
 def _write_cache(path: Path, vectors: FloatArray, truncated: int) -> None:
-    """Through a temporary file and a rename, so that no reader ever sees half of it."""
-    name = None
+    """Whole or not at all, so that no reader ever sees half of it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, vectors=vectors, truncated=np.int64(truncated))
-        os.replace(name, path)
-    except BaseException as error:
-        if name is not None:
-            Path(name).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise InputError(f"{path.parent}: the cache cannot be written ({error.strerror}): name another folder or none") from None
-        raise
+    except OSError as error:
+        raise cannot_write(path.parent, error) from None
+    with whole_file(path) as file:
+        np.savez(file, vectors=vectors, truncated=np.int64(truncated))

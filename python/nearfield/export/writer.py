@@ -6,9 +6,8 @@ import hashlib
 import json
 import math
 import os
-import secrets
-import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 from nearfield._version import __version__
 from nearfield.bundle import FORMAT, FORMAT_VERSION, MANIFEST, Bundle, check_manifest, read_manifest, sha256
 from nearfield.errors import FormatError, InputError
+from nearfield.files import building, is_partial, put_in_place, sync_folder, whole_file
 
 # Files a bundle may carry besides the model: a bundle may hold them unlisted after an interrupted update.
 _OWN_EXTRAS = {"README.md", "run.json", "report.html", "golden.npz"}
@@ -34,18 +34,15 @@ class BundleWriter:
 
     def __init__(self, out: str | os.PathLike[str]) -> None:
         self.out = Path(os.path.abspath(out))
+        self._stack = ExitStack()
 
     def __enter__(self) -> BundleWriter:
         check_replaceable(self.out)
-        try:
-            self.out.parent.mkdir(parents=True, exist_ok=True)
-            self.folder = _fresh_folder(self.out, "partial")
-        except OSError as error:
-            raise InputError(f"{self.out.parent}: cannot make a folder here: {error.strerror}") from None
+        self.folder = self._stack.enter_context(building(self.out))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._stack.__exit__(kind, error, trace)
 
     def finish(self, fields: Mapping[str, Any]) -> Bundle:
         """Hashes and syncs every file, writes the manifest last, moves the folder to ``out`` and opens it."""
@@ -53,7 +50,7 @@ class BundleWriter:
         manifest["files"] = {name: _describe(self.folder / name) for name in _names(self.folder) if name != MANIFEST}
         _write_manifest(self.folder, manifest)
         for folder, _, _ in os.walk(self.folder):
-            _sync_folder(Path(folder))
+            sync_folder(Path(folder))
         Bundle.open(self.folder)
         return _place(self.folder, self.out)
 
@@ -65,8 +62,7 @@ def publish(bundle: Bundle, out: str | os.PathLike[str]) -> Bundle:
 
 def _place(folder: Path, out: Path) -> Bundle:
     check_replaceable(out)
-    _move_into_place(folder, out)
-    _sync_folder(out.parent)
+    put_in_place(folder, out)
     return Bundle.open(out, verify=False)
 
 
@@ -100,7 +96,7 @@ def update(bundle: Bundle, *, files: Mapping[str, bytes] | None = None, **fields
             name: {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)} for name, content in contents.items()
         }
     _write_manifest(bundle.path, {**manifest, **fields})
-    _sync_folder(bundle.path)
+    sync_folder(bundle.path)
     return Bundle.open(bundle.path, verify=bundle.verify)
 
 
@@ -135,28 +131,8 @@ def _plain(value: Any) -> Any:
 
 
 def _write_atomically(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as handle:
-        handle.write(content)
-        handle.flush()
-        os.fsync(handle.fileno())
-    os.replace(partial, path)
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def _fresh_folder(out: Path, purpose: str) -> Path:
-    """Makes a hidden folder beside ``out`` that nobody else has; mkdtemp would make it private to its owner, which a bundle is not."""
-    folder = out.parent / f".{out.name}.{secrets.token_hex(6)}.{purpose}"
-    folder.mkdir()
-    return folder
+    with whole_file(path) as file:
+        file.write(content)
 
 
 def check_replaceable(out: Path) -> None:
@@ -167,7 +143,8 @@ def check_replaceable(out: Path) -> None:
         return
     if not out.is_dir():
         raise InputError(f"{out}: a file is in the way; a folder that does not exist yet, or a bundle to replace, expected")
-    names = set(_names(out))
+    # What a killed update left unfinished is nobody's.
+    names = {name for name in _names(out) if not is_partial(name)}
     if not names and not any(out.iterdir()):
         return
     try:
@@ -179,20 +156,3 @@ def check_replaceable(out: Path) -> None:
         raise InputError(
             f"{out}: holds {foreign[0]!r}, which is not part of the bundle there and would be lost; move it or name another folder"
         )
-
-
-def _move_into_place(new: Path, out: Path) -> None:
-    """Renames ``new`` to ``out``; an old bundle at ``out`` is set aside first and put back if the second rename fails."""
-    if not out.exists():
-        os.rename(new, out)
-        return
-    aside = _fresh_folder(out, "old")
-    try:
-        os.rename(out, aside / out.name)
-        os.rename(new, out)
-    except BaseException:
-        if not out.exists():
-            os.rename(aside / out.name, out)
-        raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)

@@ -11,10 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +23,7 @@ import numpy.typing as npt
 from nearfield._version import __version__
 from nearfield.arrays import as_matrix
 from nearfield.errors import FormatError, InputError
+from nearfield.files import building, put_in_place, sync_folder, whole_file
 from nearfield.progress import progress as show_progress
 from nearfield.types import FloatArray
 
@@ -176,7 +174,7 @@ def write_index_folder(
         for start in range(0, len(doc_ids), ADD_BLOCK):
             index.add(vectors[start : start + ADD_BLOCK], list(doc_ids[start : start + ADD_BLOCK]))
             bar.advance(min(ADD_BLOCK, len(doc_ids) - start))
-    with _replacing(out) as folder:
+    with building(out) as folder:
         index.save(folder / INDEX)
         texts = _write_texts(folder, doc_ids, doc_texts)
         info = {
@@ -185,6 +183,8 @@ def write_index_folder(
             "dim": vectors.shape[1], "documents": len(doc_ids), "files": {TEXTS: texts, OFFSETS: _describe(folder / OFFSETS)},
         }  # fmt: skip
         _write(folder / INFO, (json.dumps(info, indent=1) + "\n").encode("ascii"))
+        sync_folder(folder)
+        put_in_place(folder, out)
     return IndexFolder(out, info, index)
 
 
@@ -256,62 +256,22 @@ def check_replaceable(out: str | os.PathLike[str]) -> None:
         raise InputError(f"{out}: is a file, a folder to make expected: name another")
 
 
-@contextmanager
-def _replacing(out: Path) -> Iterator[Path]:
-    """Gives a fresh folder beside ``out`` and puts it in its place when the block ends well; otherwise ``out`` stays as it was."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    except OSError as error:
-        raise InputError(f"{out}: cannot be made ({error.strerror}): name a folder that can be written") from None
-    old = fresh.with_name(fresh.name + ".old")
-    try:
-        fresh.chmod(0o755)
-        yield fresh
-        _sync(fresh)
-        if out.exists():
-            out.rename(old)
-        fresh.rename(out)
-        _sync(out.parent)
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written ({error.strerror}): nothing was changed") from None
-    finally:
-        # an interrupt between the two renames must not cost the old folder
-        if old.exists() and not out.exists():
-            old.rename(out)
-        shutil.rmtree(fresh, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
-
-
 def _write_texts(folder: Path, ids: Sequence[str], texts: Sequence[str]) -> dict[str, Any]:
     offsets = np.zeros(len(ids) + 1, "<i8")
-    with (folder / TEXTS).open("wb") as file:
+    with whole_file(folder / TEXTS) as file:
         for row, (document, text) in enumerate(zip(ids, texts, strict=True)):
             # ASCII escapes keep line separators and lone surrogates out of the file
             line = json.dumps({"_id": document, "text": text}).encode("ascii") + b"\n"
             offsets[row + 1] = offsets[row] + file.write(line)
-        file.flush()
-        os.fsync(file.fileno())
     _write(folder / OFFSETS, offsets.tobytes())
     return _describe(folder / TEXTS)
 
 
 def _write(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
+    with whole_file(path) as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _describe(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         return {"size": os.fstat(file.fileno()).st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-
-
-def _sync(folder: Path) -> None:
-    """Makes the folder's entries survive a crash."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

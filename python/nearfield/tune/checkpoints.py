@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from nearfield.errors import FormatError, InputError
+from nearfield.files import PARTIAL, cannot_write, reason_of, sync_folder, whole_file, whole_path
 
 Tensors = dict[str, torch.Tensor]
 
@@ -30,14 +31,19 @@ class CheckpointStore:
     Args:
         work: the folder; made if missing.
         identity: what must agree for a run to be continued: name -> value, compared as JSON.
+        about: what may differ and is only kept, tables by name; None keeps nothing.
+
+    Attributes:
+        begun_with: after ``open`` found a run to go on from, the ``about`` it was begun with.
     """
 
-    def __init__(self, work: Path, identity: Mapping[str, Any]) -> None:
+    def __init__(self, work: Path, identity: Mapping[str, Any], about: Mapping[str, Any] | None = None) -> None:
         self.work, self.identity = Path(work), json.loads(json.dumps(dict(identity)))
+        self.about, self.begun_with = about, dict[str, Any]()
         try:
             self.work.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"{self.work}: cannot be used as a work folder ({error.strerror}); a folder to write in expected") from error
+            raise InputError(f"{self.work}: cannot be used as a work folder ({reason_of(error)}); a folder to write in expected") from error
 
     def open(self, *, resume: bool) -> bool:
         """Prepares the folder and returns whether there is a checkpoint to go on from.
@@ -48,13 +54,18 @@ class CheckpointStore:
         Raises:
             InputError: resume, but the folder belongs to another run; the message names what differs.
         """
+        for path in {*self.work.glob(f".*{PARTIAL}"), *self.work.glob(f"{_PREFIX}*")} - {*self._folders()}:
+            _remove(path)  # what a kill left half written or half removed
         found = self._read_json(self.work / "run.json") if resume and (self.work / "run.json").is_file() else None
         if found is not None and self._folders():
             self._check_same(found)
+            self.begun_with = found.get("about") or {}
             return True
+        # In this order: whatever a kill leaves of it is nothing to go on from, rather than half of a checkpoint.
+        (self.work / "run.json").unlink(missing_ok=True)
         for path in [*self._folders(), *self.work.glob("best-*.safetensors")]:
             _remove(path)
-        self._write_json(self.work / "run.json", {"format": FORMAT, **self.identity})
+        self._write_json(self.work / "run.json", {"format": FORMAT, **self.identity, "about": self.about})
         return False
 
     def save(self, weights: Tensors, optimizer: Tensors, state: Mapping[str, Any]) -> Path:
@@ -65,14 +76,18 @@ class CheckpointStore:
         earlier = self._folders()
         serial = int(earlier[-1].name.removeprefix(_PREFIX)) + 1 if earlier else 1
         part = self.work / f".{_PREFIX}part"
-        _remove(part)
-        part.mkdir()
-        _write_tensors(part / "weights.safetensors", weights)
-        _write_tensors(part / "optimizer.safetensors", optimizer)
-        self._write_json(part / "state.json", dict(state))
         folder = self.work / f"{_PREFIX}{serial:06d}"
-        part.rename(folder)
-        _flush_folder(self.work)
+        try:
+            _remove(part)
+            part.mkdir()
+            _write_tensors(part / "weights.safetensors", weights)
+            _write_tensors(part / "optimizer.safetensors", optimizer)
+            self._write_json(part / "state.json", dict(state))
+            sync_folder(part)
+            part.rename(folder)
+            sync_folder(self.work)
+        except OSError as error:
+            raise cannot_write(folder, error) from None
         for path in [*earlier, *self.work.glob("best-*.safetensors")]:
             if path != self._best(state.get("best_step")):
                 _remove(path)
@@ -114,12 +129,8 @@ class CheckpointStore:
 
     @staticmethod
     def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-        part = path.with_name(path.name + ".part")
-        with part.open("w", encoding="utf-8") as file:
-            json.dump(value, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        with whole_file(path) as file:
+            file.write(json.dumps(value, indent=1).encode())
 
     @staticmethod
     def _read_json(path: Path) -> dict[str, Any]:
@@ -132,6 +143,12 @@ class CheckpointStore:
         return value
 
 
+def discard(work: Path) -> None:
+    """Removes the work folder of a finished run; a kill on the way leaves nothing that a resumed run would take for a checkpoint."""
+    (work / "run.json").unlink(missing_ok=True)
+    shutil.rmtree(work, ignore_errors=True)
+
+
 def _difference(name: str, found: Any, present: Any) -> str:
     if isinstance(found, dict) and isinstance(present, dict):
         for key in present:
@@ -141,11 +158,11 @@ def _difference(name: str, found: Any, present: Any) -> str:
 
 
 def _write_tensors(path: Path, tensors: Tensors) -> None:
-    part = path.with_name(path.name + ".part")
-    save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, part)
-    with part.open("rb+") as file:
-        os.fsync(file.fileno())
-    part.replace(path)
+    try:
+        with whole_path(path) as partial:
+            save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, partial)
+    except SafetensorError as error:  # its own type, also for a full disk
+        raise cannot_write(path, OSError(str(error))) from None
 
 
 def _read_tensors(path: Path) -> Tensors:
@@ -156,16 +173,10 @@ def _read_tensors(path: Path) -> Tensors:
     return tensors
 
 
-def _flush_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _remove(path: Path) -> None:
+    """A checkpoint counts while it has its state: that goes first, so that a kill leaves none with half its files."""
     if path.is_dir():
+        (path / "state.json").unlink(missing_ok=True)
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)

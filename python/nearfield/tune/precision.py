@@ -23,6 +23,15 @@ def choose_device(wanted: Device) -> str:
     return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
 
 
+def instruction_set() -> str:
+    """The widest instructions that torch's own CPU kernels use here, for example "AVX2"; other ones round other sums.
+
+    >>> instruction_set().isupper()
+    True
+    """
+    return str(torch.backends.cpu.get_cpu_capability())
+
+
 def choose_dtype(wanted: DType, device: str) -> tuple[str, str]:
     """Returns the format to train in and one line that says why.
 

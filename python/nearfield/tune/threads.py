@@ -8,6 +8,15 @@ from contextlib import contextmanager
 import torch
 
 
+def default_threads() -> int:
+    """How many threads torch takes where nobody says: the physical cores it may use, or ``OMP_NUM_THREADS``.
+
+    >>> default_threads() >= 1
+    True
+    """
+    return torch.get_num_threads()
+
+
 @contextmanager
 def torch_threads(threads: int) -> Iterator[None]:
     """Holds torch to ``threads`` (>= 1) threads within one operation and gives it its own number back afterwards.

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,9 +30,6 @@ from nearfield.tune.memory import keep_freed_memory
 from nearfield.tune.pairs import TokenIds, Tokenize, training_pairs
 from nearfield.tune.pieces import STEPS, tune_on_pieces
 from nearfield.tune.precision import choose_device, choose_dtype
-
-# Prose has 4 to 6 characters to a token, so this many nearly always hold as many tokens as are kept.
-FRONT_CHARACTERS = 8
 
 # Options that act after training, or on nothing it computes: a run may be resumed with others.
 AFTERWARDS = (
@@ -60,6 +57,7 @@ class TrainResult:
         pairs_per_second: training alone, without scoring.
         dtype, dtype_reason: "float32" or "bfloat16", and why.
         notes: what a user should know about the run, one line each.
+        begun_with: the ``about`` of the session that began a resumed run; empty otherwise.
     """
 
     model: Path
@@ -76,6 +74,7 @@ class TrainResult:
     dtype: str
     dtype_reason: str
     notes: list[str]
+    begun_with: dict[str, Any]
 
 
 def train(
@@ -86,6 +85,7 @@ def train(
     work: Path,
     guard: Dataset | None = None,
     resume: bool = False,
+    about: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> TrainResult:
     """Tunes ``base`` on the ``train`` split and returns the weights that do best on ``dev`` without losing more than allowed on the guard.
@@ -99,6 +99,7 @@ def train(
         work: folder for checkpoints and the result (``work/model``); about four times the model's size.
         guard: general knowledge to keep, with a ``dev`` split; None lets dev alone decide.
         resume: goes on from the checkpoint in ``work``; begins anew where there is none.
+        about: kept with the checkpoints, for a resumed run to compare with.
         progress: shows a bar on stderr.
 
     Raises:
@@ -114,7 +115,7 @@ def train(
     guard_dev, notes = _guard_devset(guard, config, base)
     options = {name: value for name, value in config.to_dict().items() if name not in AFTERWARDS}
     identity = {"config": options, "data": dataset.fingerprint, "base": fingerprint_of(base), "dtype": dtype, "device": device}
-    store = CheckpointStore(work, identity)
+    store = CheckpointStore(work, identity, about)
     keep_freed_memory()
     with _repeatable(config.seed, device):
         tower = _load(base, device)
@@ -160,6 +161,7 @@ def train(
         dtype=dtype,
         dtype_reason=reason,
         notes=notes,
+        begun_with=store.begun_with,
     )  # fmt: skip
 
 
@@ -183,28 +185,12 @@ def _tokenizers(base: Path, config: TuneConfig) -> tuple[Tokenize, Tokenize]:
 
         def ids_of(texts: Sequence[str]) -> list[TokenIds]:
             new = [text for text in dict.fromkeys(texts) if text not in known]
-            known.update(zip(new, _front_ids(tokenizer, [prompt + text for text in new]), strict=True))
+            known.update(zip(new, tokenizer([prompt + text for text in new]).ids, strict=True))
             return [known[text] for text in texts]
 
         return ids_of
 
     return make("query", config.max_tokens_query), make("document", config.max_tokens_train)
-
-
-def _front_ids(tokenizer: TextTokenizer, texts: list[str]) -> list[TokenIds]:
-    """The token ids of texts, reading of a long one only as much as is kept.
-
-    The tokenizer reads a text to its end before cutting it; 2,000 documents of 1,160 characters, cut to 128 tokens, take 1.6 s that way and
-    1.0 s this way. The front is divided at a space, where words end for every tokenizer; where it does not fill the limit, the whole text
-    is read after all.
-    """
-    reach = FRONT_CHARACTERS * tokenizer.max_tokens
-    ends = [text.find(" ", reach) for text in texts]
-    ids = tokenizer([text[:end] if end > 0 else text for text, end in zip(texts, ends, strict=True)]).ids
-    short = [i for i, end in enumerate(ends) if end > 0 and len(ids[i]) < tokenizer.max_tokens]
-    for i, whole in zip(short, tokenizer([texts[i] for i in short]).ids, strict=True):
-        ids[i] = whole
-    return ids
 
 
 def _guard_devset(guard: Dataset | None, config: TuneConfig, base: Path) -> tuple[DevSet | None, list[str]]:
