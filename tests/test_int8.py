@@ -391,6 +391,14 @@ def test_the_command_line_shows_counts_and_the_gate(
     assert shown.err.strip().splitlines()[-1] == f"nearfield: {said['parity']['int8']['note']}"
 
 
+def test_what_int8_cannot_be_made_of_is_refused_at_once(tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="calibrated on your own texts"):
+        export_bundle(tiny_model, tmp_path / "b", settings=ExportConfig(int8="static"), progress=False)
+    with pytest.raises(InputError, match="dev or test"):
+        export_bundle(tiny_model, tmp_path / "b", parity_data=small_data(train=5), progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_settings_are_checked() -> None:
     for values in ({"int8": "fp4"}, {"int8_queries": 0}, {"int8_max_loss": -0.1}, {"int8_max_drop": 2}):
         with pytest.raises(InputError, match=next(iter(values))):

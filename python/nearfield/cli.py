@@ -144,10 +144,11 @@ def export(
 ) -> int:
     """Make a bundle (fp32 and int8 ONNX, checked against torch) of a sentence-transformers folder."""
     from nearfield.data.read import read
+    from nearfield.data.split import split
     from nearfield.encode.models import resolve_model
     from nearfield.export.export import export_bundle
 
-    dataset = None if data is None else read(data, columns=_columns(columns))
+    dataset = None if data is None else split(read(data, columns=_columns(columns)))
     bundle = export_bundle(
         resolve_model(checkpoint), out, texts=dataset.doc_texts if dataset else None, parity_data=dataset, base=checkpoint, config={},
         data_fingerprint=None, progress=not quiet, settings=ExportConfig(int8=int8),

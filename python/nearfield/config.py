@@ -239,7 +239,7 @@ class ExportConfig:
             activations; "none": no int8 graph. rows: no vector depends on its neighbours, the smallest loss of the methods that are faster
             than float32, and no calibration.
         int8_queries: held-out queries that the loss in nDCG@10 is measured on, at most. 300: with "rows" the standard error of the paired
-            difference is about 0.2 points.
+            difference is 0.2 to 0.3 points.
         int8_documents: their sub-corpus, relevant documents and random others, at most. 400: about ten seconds on two AVX2 cores for each
             graph that is tried.
         int8_max_loss: largest mean loss, nDCG@10 from 0 to 1. 0.003: below what an evaluation of 1,500 queries can tell.

@@ -124,6 +124,7 @@ def export_bundle(
     spec = read_spec(folder)
     source = _Source(base or folder.resolve().name, config or {}, data_fingerprint, verdict)
     settings = settings or ExportConfig()
+    _check_int8(settings, texts, parity_data)
     given = [text for text in texts or () if text.strip()] or list(TEXTS)
     kept = given[:MEASURED_TEXTS]
     with BundleWriter(out) as writer:
@@ -175,6 +176,16 @@ def export_bundle(
 def _versions(graphs: Mapping[str, Any]) -> dict[str, str]:
     names = [*_VERSIONS, *(_OPTIMUM if graphs["model.onnx"]["exporter"] == "optimum" else ())]
     return {"python": platform.python_version(), **{name: metadata.version(name) for name in names}}
+
+
+def _check_int8(settings: ExportConfig, texts: Sequence[str] | None, data: Dataset | None) -> None:
+    """Refuses at once what the int8 graph could not be made of."""
+    from nearfield.export.parity import held_out
+
+    if settings.int8 == "static" and not texts and data is None:
+        raise InputError("int8: 'static' is calibrated on your own texts and none were given; give data or texts, or take 'rows'")
+    if settings.int8 != "none" and data is not None:
+        held_out(data)
 
 
 def _require_extras() -> None:

@@ -73,11 +73,11 @@ class _Maker:
 
         self.tower, self.texts, self.settings = tower, texts, settings
         self.fp32, self.target, self.small = folder / "model.onnx", folder / NAME, folder / "embeddings.onnx"
-        self.products = [product.name for product in products(onnx.load_model(str(self.fp32)))]
         self.reference = encode(tower, GraphRunner(self.fp32), texts)
         # Quantized tables where they cost next to nothing; every product is then quantized from this graph.
         self.embeddings = self._cosine(quantize_embeddings(self.fp32, self.small)) >= EMBEDDING_COSINE
         self.source = self.small if self.embeddings else self.fp32
+        self.products = [product.name for product in products(onnx.load_model(str(self.source)))]
         self.ranges: Ranges | None = None
         if settings.int8 == "static":
             self.ranges = activation_ranges(self.fp32, tower, calibration_texts(data, all_texts))

@@ -154,11 +154,17 @@ def _top(scores: FloatArray) -> IntArray:
     return np.argsort(-scores, axis=1, kind="stable")[:, :_DEPTH]
 
 
-def _sample(data: Dataset, queries: int, documents: int, seed: int) -> tuple[str, list[str], list[str]]:
-    """The split, the queries and the sub-corpus; relevant documents first claim their places, in the order of a seeded shuffle."""
+def held_out(data: Dataset) -> str:
+    """The split that the loss is measured on: dev, or test where there is no dev; InputError where there is neither."""
     split = next((name for name in ("dev", "test") if data.qrels.get(name)), None)
     if split is None:
         raise InputError(f"{data.name}: no judgements in a dev or test split to measure the loss of int8 on; split the dataset first")
+    return split
+
+
+def _sample(data: Dataset, queries: int, documents: int, seed: int) -> tuple[str, list[str], list[str]]:
+    """The split, the queries and the sub-corpus; relevant documents first claim their places, in the order of a seeded shuffle."""
+    split = held_out(data)
     random = np.random.default_rng(seed)
     known = set(data.doc_ids)
     chosen: list[str] = []
