@@ -317,6 +317,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # The answer is out, and letting go of torch takes a second or two in which Python no longer handles signals: a Ctrl-C there would
         # end a finished command as if it had been interrupted.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # A Ctrl-C inside an exec of a string, as in a library's import, stays noted as unhandled although it was handled here, and Python
+        # would end itself by SIGINT in place of 130. The next exec of a string takes the note back (run_eval_code_obj in pythonrun.c).
+        exec("")
     sys.exit(code if isinstance(code, int) else 0)
 
 
