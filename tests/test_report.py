@@ -367,8 +367,23 @@ def test_eval_writes_the_report(
     with pytest.raises(SystemExit):
         main([*arguments, "--report", str(out), "--json"])
     assert json.loads(capsys.readouterr().out)["study"]["latencies"][0]["rows"] == 1
-    with pytest.raises(SystemExit) as ended:
-        main([*arguments, "--report", str(tmp_path / "nowhere" / "report.html")])
+    # Refused in one line before the work, and the older report stays.
+    before = out.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "jinja2", None)
+        with pytest.raises(SystemExit) as ended:
+            main([*arguments, "--report", str(out)])
     assert ended.value.code == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    assert "pip install 'nearfield[report]'" in capsys.readouterr().err
+    for changed, words in (
+        (["--report", str(tmp_path / "nowhere" / "report.html")], "its folder does not exist"),
+        (["--report", str(tmp_path)], "a folder; name a .html file"),
+        (["--report", str(out), "--split", "dev"], "split 'dev' asked for"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main([*arguments, *changed])
+        said = capsys.readouterr()
+        assert (ended.value.code, said.out, said.err.count("\n")) == (2, "", 1)
+        assert words in said.err
+    assert out.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["my data", "report.html"]

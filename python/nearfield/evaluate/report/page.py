@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nearfield._version import __version__
 from nearfield.data.check import tally
@@ -22,6 +22,9 @@ from nearfield.evaluate.significance import Interval
 from nearfield.evaluate.study.gather import MAP_MARKS
 from nearfield.evaluate.study.results import Latency, Size, Slicing
 from nearfield.evaluate.study.slices import FEW
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 TEMPLATES = Path(__file__).parent / "templates"
 # Changes that are shown at once, as many as the map marks; the others are folded away.
@@ -51,13 +54,7 @@ def render(
     Raises:
         MissingExtraError: jinja2 is not installed.
     """
-    try:
-        from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    except ImportError:
-        raise MissingExtraError("the report", "report", "jinja2") from None
-    pages = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=clean
-    )
+    pages = open_templates()
     run = run or {}
     found = [Finding(**finding) for finding in report.findings] if findings is None else findings  # type: ignore[arg-type]
     return pages.get_template("page.html").render(
@@ -87,6 +84,17 @@ def render(
         open=OPEN,
         metric=metric_label(f"ndcg@{report.k}"),
         version=__version__,
+    )
+
+
+def open_templates() -> Environment:
+    """Returns the report's templates, which escape every value. Raises MissingExtraError where jinja2 is not installed."""
+    try:
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    except ImportError:
+        raise MissingExtraError("the report", "report", "jinja2") from None
+    return Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=clean
     )
 
 
