@@ -82,14 +82,14 @@ def nasty_report() -> EvalReport:
         groups={names[d]: f"<{'ab'[i % 2]}>{NASTY}" for i, d in enumerate(data.doc_ids)},
     )  # fmt: skip
     good, bad = BagEncoder(NASTY + "good", dim=96), BagEncoder(NASTY + "bad", dim=96, blur=4.0)
-    return evaluate(data, good, compare=bad, guard=make_data(f"{NASTY}general", seed=5), study=True, threads=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(latency, "SECONDS", 0.02)
+        return evaluate(data, good, compare=bad, guard=make_data(f"{NASTY}general", seed=5), study=True, threads=1)
 
 
 @pytest.fixture(scope="module")
 def report() -> EvalReport:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(latency, "SECONDS", 0.02)
-        return nasty_report()
+    return nasty_report()
 
 
 @pytest.fixture(scope="module")
