@@ -31,17 +31,16 @@ from test_study import BAD, DATA, GOOD
 NASTY = '<script>alert("x")</script><img src=x onerror=y> & \' \x00\x1b \ud800 {{ 7 * 7 }} wind'
 # The same without what XML forbids.
 SHOWN = re.sub("[\x00\x1b\ud800]", "\ufffd", NASTY)
+LOSS = {"split": "dev", "queries": 80, "documents": 160, "ndcg_fp32": 0.7152, "ndcg_int8": 0.7125, "loss": 0.0027, "low": -0.0151}
+LEFT = {"method": "weights8", "weights": "int8, per channel", "float32": ["a/MatMul", NASTY], "products": 36, "batch_invariant": True}
 MANIFEST = {
     "parity": {
         "fp32": {"max_abs_diff": 3.2e-7, "passed": True},
-        "int8": {
-            "mean_cosine": 0.9987, "method": "MatMulNBits", "float32_layers": ["a/MatMul", NASTY],
-            "retrieval": {"split": "dev", "queries": 80, "documents": 160, "ndcg_fp32": 0.7152, "ndcg_int8": 0.7125, "loss": 0.0027},
-        },
+        "int8": {"mean_cosine": 0.9987, "note": NASTY, "retrieval": {**LOSS, "passed": False}},
     },
-    "graphs": {"model.int8.onnx": {"quantization": {"weights": "int8, per channel"}}},
+    "graphs": {"model.int8.onnx": {"quantization": LEFT}},
     "fingerprint": "not shown",
-}  # fmt: skip
+}
 RUN: dict[str, Any] = {
     "command": f"nearfield tune '{NASTY}' --config bundle/run.json", "base": NASTY, "seed": 7, "date": "2026-11-24T01:02:03+00:00",
     "machine": "AMD EPYC, 2 cores", "versions": {"nearfield": "0.1.0", "python": "3.11.7"}, "config": {"epochs": 1, "learning_rate": 5e-5},
@@ -82,14 +81,14 @@ def nasty_report() -> EvalReport:
         groups={names[d]: f"<{'ab'[i % 2]}>{NASTY}" for i, d in enumerate(data.doc_ids)},
     )  # fmt: skip
     good, bad = BagEncoder(NASTY + "good", dim=96), BagEncoder(NASTY + "bad", dim=96, blur=4.0)
-    return evaluate(data, good, compare=bad, guard=make_data(f"{NASTY}general", seed=5), study=True, threads=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(latency, "SECONDS", 0.02)
+        return evaluate(data, good, compare=bad, guard=make_data(f"{NASTY}general", seed=5), study=True, threads=1)
 
 
 @pytest.fixture(scope="module")
 def report() -> EvalReport:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(latency, "SECONDS", 0.02)
-        return nasty_report()
+    return nasty_report()
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +150,14 @@ def test_parts_stand_in_their_order_with_their_figures(page: str, report: EvalRe
         assert f"{size.bytes:,} bytes" in text_of(section(root, "sizes"))
         assert size.change is None or change_text(size.change) in text_of(section(root, "sizes"))
     exports = text_of(section(root, "exports"))
-    for expected in ("within 3.2e-07 of torch", "0.9987", "nDCG@10 0.715 in fp32 and 0.713 in int8 (-0.003", "MatMulNBits", "per channel"):
+    for expected in (
+        "within 3.2e-07 of torch",
+        "int8: weights8; 2 of 36 products left in float32; the same vector in any batch; cosine to fp32 0.9987",
+        "nDCG@10 0.715 in fp32 and 0.713 in int8 (-0.003, 95 % interval from -0.015; 80 dev queries",
+        "outside the limits",
+        "a/MatMul",
+        "per channel",
+    ):
         assert expected in exports
     assert "not shown" not in page
     assert f"{report.study.latencies[0].total[0]:.2f} ({report.study.latencies[0].total[1]:.2f})" in text_of(section(root, "latency"))
@@ -367,8 +373,23 @@ def test_eval_writes_the_report(
     with pytest.raises(SystemExit):
         main([*arguments, "--report", str(out), "--json"])
     assert json.loads(capsys.readouterr().out)["study"]["latencies"][0]["rows"] == 1
-    with pytest.raises(SystemExit) as ended:
-        main([*arguments, "--report", str(tmp_path / "nowhere" / "report.html")])
+    # Refused in one line before the work, and the older report stays.
+    before = out.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "jinja2", None)
+        with pytest.raises(SystemExit) as ended:
+            main([*arguments, "--report", str(out)])
     assert ended.value.code == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    assert "pip install 'nearfield[report]'" in capsys.readouterr().err
+    for changed, words in (
+        (["--report", str(tmp_path / "nowhere" / "report.html")], "its folder does not exist"),
+        (["--report", str(tmp_path)], "a folder; name a .html file"),
+        (["--report", str(out), "--split", "dev"], "split 'dev' asked for"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main([*arguments, *changed])
+        said = capsys.readouterr()
+        assert (ended.value.code, said.out, said.err.count("\n")) == (2, "", 1)
+        assert words in said.err
+    assert out.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["my data", "report.html"]

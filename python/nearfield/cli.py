@@ -108,10 +108,10 @@ def evaluate_command(
     """Measure a model on DATA's judgements; with --compare, exit 1 says: do not ship."""
     from nearfield.data.read import read
     from nearfield.evaluate.evaluate import evaluate
-    from nearfield.record import check_file, command_line, write_report
+    from nearfield.record import check_report, command_line, write_report
 
     if report is not None:
-        check_file(report, ".html")
+        check_report(report)
     dataset = read(data, columns=_columns(columns))
     found = evaluate(
         dataset, model, split=split, compare=compare, guard=guard, threads=threads, study=report is not None, progress=not quiet

@@ -22,6 +22,14 @@ def check_file(out: Path, suffix: str) -> None:
         raise InputError(f"{out}: {problem}; name a {suffix} file in a folder that exists")
 
 
+def check_report(out: Path) -> None:
+    """Refuses a report that cannot be written, before the evaluation. Raises InputError, or MissingExtraError without jinja2."""
+    from nearfield.evaluate.report.page import open_templates
+
+    open_templates()
+    check_file(out, ".html")
+
+
 def write_report(report: EvalReport, out: Path, *, model: str, command: str) -> None:
     """Writes an evaluation's report.html, which appears only when it is complete.
 

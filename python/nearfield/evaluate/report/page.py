@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nearfield._version import __version__
 from nearfield.data.check import tally
@@ -22,6 +22,9 @@ from nearfield.evaluate.significance import Interval
 from nearfield.evaluate.study.gather import MAP_MARKS
 from nearfield.evaluate.study.results import Latency, Size, Slicing
 from nearfield.evaluate.study.slices import FEW
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 TEMPLATES = Path(__file__).parent / "templates"
 # Changes that are shown at once, as many as the map marks; the others are folded away.
@@ -51,13 +54,7 @@ def render(
     Raises:
         MissingExtraError: jinja2 is not installed.
     """
-    try:
-        from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    except ImportError:
-        raise MissingExtraError("the report", "report", "jinja2") from None
-    pages = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=clean
-    )
+    pages = open_templates()
     run = run or {}
     found = [Finding(**finding) for finding in report.findings] if findings is None else findings  # type: ignore[arg-type]
     return pages.get_template("page.html").render(
@@ -87,6 +84,17 @@ def render(
         open=OPEN,
         metric=metric_label(f"ndcg@{report.k}"),
         version=__version__,
+    )
+
+
+def open_templates() -> Environment:
+    """Returns the report's templates, which escape every value. Raises MissingExtraError where jinja2 is not installed."""
+    try:
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    except ImportError:
+        raise MissingExtraError("the report", "report", "jinja2") from None
+    return Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=clean
     )
 
 
@@ -225,24 +233,43 @@ def _latencies(latencies: Sequence[Latency]) -> Rows:
 def _parity(manifest: Mapping[str, Any]) -> list[str]:
     """A sentence for each exported graph, from whichever of the usual figures the manifest has."""
     lines = []
+    graphs = manifest.get("graphs") or {}
     for name, figures in (manifest.get("parity") or {}).items():
         if not isinstance(figures, Mapping):
             continue
-        said = []
+        said = _method((graphs.get(f"model.{name}.onnx") or {}).get("quantization"))
         if "max_abs_diff" in figures:
             said.append(f"within {figure(figures['max_abs_diff'])} of torch in every component")
         if "mean_cosine" in figures:
             said.append(f"cosine to fp32 {float(figures['mean_cosine']):.4f} on average")
-        loss = figures.get("retrieval")
-        if isinstance(loss, Mapping) and {"ndcg_fp32", "ndcg_int8", "loss", "queries", "documents"} <= loss.keys():
-            said.append(
-                f"nDCG@10 {loss['ndcg_fp32']:.3f} in fp32 and {loss['ndcg_int8']:.3f} in {name} ({-loss['loss']:+.3f}; "
-                f"{loss['queries']:,} {loss.get('split', '')} queries against a sample of {loss['documents']:,} documents)"
-            )
-            if loss.get("passed") is False:
-                said.append("more than the limit")
+        said += _loss(name, figures.get("retrieval"))
+        if figures.get("note"):
+            said.append(str(figures["note"]))
         lines.append(f"{name}: {'; '.join(said)}." if said else f"{name}: see the details.")
     return lines
+
+
+def _method(quantization: object) -> list[str]:
+    """How a graph was quantized, what was left in float32, and whether a vector depends on its batch."""
+    if not isinstance(quantization, Mapping):
+        return []
+    said = [str(quantization["method"])] if "method" in quantization else []
+    if isinstance(quantization.get("float32"), list) and quantization["float32"]:
+        said.append(f"{len(quantization['float32'])} of {quantization.get('products', '?')} products left in float32")
+    if "batch_invariant" in quantization:
+        said.append(
+            "the same vector in any batch" if quantization["batch_invariant"] else "one text at a time, as a batch would change its vectors"
+        )
+    return said
+
+
+def _loss(name: str, loss: object) -> list[str]:
+    if not isinstance(loss, Mapping) or not {"ndcg_fp32", "ndcg_int8", "loss", "queries", "documents"} <= loss.keys():
+        return []
+    low = f", 95 % interval from {loss['low']:+.3f}" if isinstance(loss.get("low"), float) else ""
+    where = f"{loss['queries']:,} {loss.get('split', '')} queries against a sample of {loss['documents']:,} documents"
+    said = [f"nDCG@10 {loss['ndcg_fp32']:.3f} in fp32 and {loss['ndcg_int8']:.3f} in {name} ({-loss['loss']:+.3f}{low}; {where})"]
+    return [*said, "outside the limits"] if loss.get("passed") is False else said
 
 
 def _exported(manifest: Mapping[str, Any]) -> dict[str, Any]:

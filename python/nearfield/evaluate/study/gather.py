@@ -44,7 +44,7 @@ class Gathering:
         drawn = np.random.default_rng(seed).permutation(len(data.doc_ids))[:MAP_DOCUMENTS]
         self.sample = np.sort(drawn)
         self.place = {identity: position for position, identity in enumerate(data.doc_ids)}
-        judged = {self.place[doc] for grades in data.qrels[split].values() for doc in grades if doc in self.place}
+        judged = {self.place[doc] for grades in data.qrels.get(split, {}).values() for doc in grades if doc in self.place}
         self.kept = np.array(sorted({*drawn.tolist(), *judged}), np.int64)
         self.vectors: list[tuple[FloatArray, FloatArray]] = []
         self.queries: dict[str, int] = {}
