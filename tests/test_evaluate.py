@@ -220,7 +220,7 @@ def test_cache_refuses_bytes_that_were_changed(tmp_path: Path) -> None:
 
 def test_cache_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cache cannot be written"):
+    with pytest.raises(InputError, match="cannot be written"):
         evaluate(DATA, GOOD, cache=tmp_path / "file")
 
 
