@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,34 @@ def test_an_interrupted_write_changes_nothing(tmp_path: Path, existing: bool, ca
         # The very last sync comes after the new bundle is in place.
         assert not left or Bundle.open(folder / "b").dim in ((3, 5) if existing else (5,))
     pytest.fail("a write of a small bundle takes fewer calls")
+
+
+@pytest.mark.parametrize(
+    ("call", "moment"), [("_exchange", "before"), ("_exchange", "after"), ("rmtree", "before"), ("rmtree", "half-way"), ("rmtree", "after")]
+)
+def test_a_kill_at_the_publication_leaves_the_old_or_the_new_bundle(tmp_path: Path, call: str, moment: str) -> None:
+    """A child is killed at the system call that replaces, or while the old bundle is removed."""
+    write(tmp_path / "b", dim=3)
+    home: Any = files if call == "_exchange" else files.shutil
+    real = getattr(home, call)
+
+    def killed(*args: Any, **options: Any) -> Any:
+        if moment == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if moment == "half-way":
+            (Path(args[0]) / "manifest.json").unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+        real(*args, **options)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    child = os.fork()
+    if child == 0:
+        setattr(home, call, killed)
+        write(tmp_path / "b", dim=5)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert Bundle.open(tmp_path / "b").dim == (3 if (call, moment) == ("_exchange", "before") else 5)
+    assert write(tmp_path / "b", dim=7).dim == 7, "what is left over is in nobody's way"
 
 
 def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:

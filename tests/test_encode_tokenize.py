@@ -33,6 +33,32 @@ def test_truncation_is_counted_exactly(tiny_model: Path) -> None:
     assert found.truncated == 2
 
 
+def test_long_texts_have_the_tokens_of_the_whole_text(tiny_model: Path) -> None:
+    """Only a text's front is read; the oracle reads all of it."""
+    from tokenizers import Tokenizer
+
+    limit = 16
+    oracle = Tokenizer.from_file(str(tiny_model / "tokenizer.json"))
+    oracle.enable_truncation(limit)
+    texts = [
+        "word " * 10_000,
+        "word " * 14 + " " * 5_000,  # full, and nothing behind it
+        "word " * 14 + " " * 5_000 + "word",
+        " " * 5_000 + "word tree",
+        " " * 200_000 + "word tree " * 20,
+        "x" * 100_000 + " tree",
+        "tree " + "x" * 100_000,
+        "\n".join(["word"] * 10_000),
+        "漢" * 50_000,
+        "\u200b" * 50_000 + "tree",
+        *(" ".join(some_texts(1, seed=seed, longest=60)) for seed in range(20)),
+    ]
+    found = TextTokenizer(tiny_model / "tokenizer.json", limit)(texts)
+    wanted = [oracle.encode(text) for text in texts]
+    assert found.ids == [encoding.ids for encoding in wanted]
+    assert found.truncated == sum(bool(encoding.overflowing) for encoding in wanted)
+
+
 def test_padding(tiny_model: Path) -> None:
     tokenizer = TextTokenizer(tiny_model / "tokenizer.json", 64)
     ids, mask = tokenizer.pad([[5, 6, 7], [8]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from nearfield.encode.dtype import best_dtype, cpu_flags
 from nearfield.encode.fingerprint import space_fingerprint
 from nearfield.encode.spec import read_spec
 from nearfield.encode.tower import Tower, pool
-from nearfield.errors import InputError
+from nearfield.errors import FormatError, InputError
 
 TEXTS = ["", "search", "word " * 300, "How do I sort a list?", *some_texts(12, longest=80)]
 
@@ -161,3 +162,36 @@ def test_best_dtype_says_why(tmp_path: Path) -> None:
     (tmp_path / "cpuinfo").write_text("processor : 0\nflags\t\t: fpu avx2 amx_bf16\n")
     assert "amx_bf16" in cpu_flags(tmp_path / "cpuinfo")
     assert cpu_flags(tmp_path / "none") == frozenset()
+
+
+def test_damaged_weights_and_a_foreign_tokenizer_are_refused(tiny_model: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    from nearfield.encode.encoder import Encoder
+    from nearfield.encode.onnx_backend import OnnxBackend
+
+    damaged = shutil.copytree(tiny_model, tmp_path / "damaged")
+    weights = load_file(damaged / "model.safetensors")
+    weights["encoder.layer.1.output.LayerNorm.bias"][3] = float("nan")
+    save_file(weights, damaged / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(FormatError, match=r"^the model gives NaN or infinity for text \d: its weights are damaged"):
+        Encoder(damaged).encode(["search", "tree"])
+    foreign = shutil.copytree(tiny_model, tmp_path / "foreign")
+    tokenizer = json.loads((foreign / "tokenizer.json").read_text())
+    tokenizer["model"]["vocab"]["search"] = 9_999
+    (foreign / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(FormatError, match=r"gives a token, or max_tokens a position, that the model does not have") as caught:
+        Encoder(foreign).encode(["tree", "search"])
+    assert "\n" not in str(caught.value)
+    graph = tiny_bundle / "onnx" / "model.onnx"
+    ids = np.array([[2, 9_999, 3]])
+    with pytest.raises(FormatError, match=r"model\.onnx: onnxruntime cannot run it \(") as caught:
+        OnnxBackend(graph.read_bytes, graph, 1)(ids, np.ones_like(ids))
+    assert "\n" not in str(caught.value)
+
+
+def test_vectors_of_another_shape_are_refused(tiny_model: Path) -> None:
+    tokenizer = Tower.load(tiny_model).tokenizer
+    for shape in ((1, 1), (2, 32), (1, 32, 1)):
+        with pytest.raises(FormatError, match=r"vectors of shape \("):
+            run_batches(["a"], "", tokenizer, lambda ids, mask, shape=shape: np.zeros(shape, np.float32), 32, max_rows=1, max_tokens=9)

@@ -115,19 +115,37 @@ def test_killed_anywhere_any_number_of_times(
         print("\n".join(made))
 
 
-def test_half_removed_checkpoints_count_for_nothing(tmp_path: Path) -> None:
+def test_half_removed_checkpoints_count_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
+    from nearfield.tune import checkpoints
+
+    class Killed(BaseException):
+        """Ends the process in the middle of a removal, as far as the folder is concerned."""
+
+    def killed(*_: object, **__: object) -> None:
+        raise Killed
+
     identity = {"config": {"seed": 1}}
-    store = CheckpointStore(tmp_path, identity)
+
+    def fresh() -> CheckpointStore:
+        return CheckpointStore(tmp_path, identity)
+
+    store = fresh()
     store.open(resume=False)
-    first = store.save({"w": torch.zeros(2)}, {}, {"best_step": -1})
-    (first / "state.json").unlink()
-    assert CheckpointStore(tmp_path, identity).open(resume=True) is False
-    store.save({"w": torch.ones(2)}, {}, {"best_step": -1})
-    (tmp_path / "run.json").unlink()  # the first thing that goes, when a folder is emptied
-    assert CheckpointStore(tmp_path, identity).open(resume=True) is False
-    assert not list(tmp_path.glob("checkpoint-*/state.json"))
+    for removal in (
+        lambda: fresh().open(resume=False),
+        lambda: checkpoints.discard(tmp_path),
+        lambda: checkpoints._remove(store._folders()[-1]),
+    ):
+        store.save({"w": torch.zeros(2)}, {}, {"best_step": -1})
+        assert fresh().open(resume=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoints.shutil, "rmtree", killed)
+            with pytest.raises(Killed):
+                removal()
+        assert fresh().open(resume=True) is False
+        assert not list(tmp_path.glob("checkpoint-*")), "and what was left of it is in nobody's way"
 
 
 def test_leftovers_of_a_kill_are_removed_by_the_next_writer_but_not_the_work_of_a_living_one(tmp_path: Path) -> None:

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from nearfield._version import __version__
 from nearfield.config import ExportConfig, Int8Method
 from nearfield.errors import InputError, NearfieldError
 from nearfield.files import reason_of
@@ -37,8 +36,16 @@ threads_option = click.option("--threads", type=click.IntRange(min=1), help="Thr
 path = click.Path(path_type=Path)
 
 
+def _version(context: click.Context, _: click.Parameter, asked: bool) -> None:
+    if asked and not context.resilient_parsing:
+        from nearfield.info import version_line
+
+        click.echo(version_line())
+        context.exit()
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(__version__, prog_name="nearfield")
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
 def cli() -> None:
     """Turn your own documents into a retriever that is measured, small and fast."""
 
@@ -266,30 +273,38 @@ def bench(arguments: tuple[str, ...]) -> int:
 
 
 @cli.command()
+@click.argument("target", metavar="[PATH]", type=path, required=False)
 @json_option
-def info(as_json: bool) -> int:
-    """What this installation is and what it found on this machine."""
-    from nearfield.info import info as describe
+def info(target: Path | None, as_json: bool) -> int:
+    """What this installation is and what it found on this machine; or what the bundle or index at PATH says of itself."""
+    from nearfield.info import describe
+    from nearfield.info import info as installation
 
-    found = describe()
+    found = installation() if target is None else describe(target)
     if as_json:
         _print_json(found)
         return 0
-    native = found.pop("native")
+    native = found.pop("native", None)
     for key, value in found.items():
         if isinstance(value, dict):
-            click.echo(f"{key}:")
+            click.echo(f"{key}:{'' if value else ' none'}")
             for name, item in value.items():
-                click.echo(f"  {name}: {_plain(item)}")
+                click.echo(f"  {name}: {'not installed' if key == 'libraries' and item is None else _plain(item)}")
         else:
             click.echo(f"{key}: {_plain(value)}")
+    if native is not None:
+        _print_native(native)
+    return 0
+
+
+def _print_native(native: dict[str, Any]) -> None:
     forced = f", forced to {native['forced']}" if native["forced"] else ""
     scorer = "" if native["scorer"] == "native" else f", scores by {native['scorer']}"
     click.echo(f"native engine: target {native['active']}{forced}, {native['threads']} threads{scorer}")
+    click.echo("  kernels: " + ", ".join(f"{name} {target}" for name, target in native["kernels"].items()))
     for target in native["targets"]:
         state = "runs here" if target["runs_here"] else "not on this CPU" if target["built"] else "no kernels in this version"
         click.echo(f"  {target['name']}: {state} (needs {target['needs']})")
-    return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -366,7 +381,7 @@ def _snippet(text: str, width: int = 100) -> str:
 def _plain(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(str(item) for item in value) or "none"
-    return "not installed" if value is None else str(value)
+    return "none" if value is None else str(value)
 
 
 def _print_json(value: Any) -> None:
