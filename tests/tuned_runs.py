@@ -79,5 +79,5 @@ def figures(bundle: Path) -> dict[str, Any]:
 
 def _timeless(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _timeless(item) for name, item in value.items() if name not in ("seconds", "name")}
+        return {name: _timeless(item) for name, item in value.items() if name not in ("seconds", "latencies", "name")}
     return [_timeless(item) for item in value] if isinstance(value, list) else value
