@@ -297,8 +297,12 @@ def fragile_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def own_answers(fragile_model: Path) -> Dataset:
+    return answers_of(fragile_model)
+
+
+def answers_of(model: Path) -> Dataset:
     """Each query's relevant document is the one that the float32 model finds first: its nDCG is 1, and any other order is a loss."""
-    data, tower = small_data(dev=40), Tower.load(fragile_model)
+    data, tower = small_data(dev=40), Tower.load(model)
     best = (tower.encode(data.query_texts) @ tower.encode(data.doc_texts).T).argmax(axis=1)
     data.qrels["dev"] = {query: {data.doc_ids[place]: 1} for query, place in zip(data.query_ids, best.tolist(), strict=True)}
     return data
@@ -324,6 +328,24 @@ def test_a_destroyed_product_goes_back_to_float32(fragile_model: Path, own_answe
     assert "/model/encoder/layer.1/output/dense/MatMul stays in float32" in int8["note"]
     assert int8["mean_cosine"] > 0.99
     assert "stays in float32" in bundle.read("README.md").decode()
+
+
+def test_embedding_tables_go_back_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A token that no text has is so large that the table's one scale leaves nothing of the others."""
+
+    def outlier(weights: dict[str, Any]) -> None:
+        weights["embeddings.word_embeddings.weight"][1] = 500.0
+
+    monkeypatch.setattr("nearfield.export.int8.EMBEDDING_COSINE", -1.0)
+    model = changed(tmp_path / "model", outlier)
+    bundle = export_bundle(
+        model, tmp_path / "b", texts=sentences(12), parity_data=answers_of(model), settings=ExportConfig(**LOOSE), progress=False
+    )
+    quantization = bundle.manifest["graphs"]["model.int8.onnx"]["quantization"]
+    assert quantization["float32"] == ["embeddings"]
+    assert not quantization["embeddings"]
+    assert bundle.manifest["graphs"]["model.int8.onnx"]["nodes"]["EmbedLayerNormalization"] == 1
+    assert bundle.manifest["parity"]["int8"]["passed"]
 
 
 def test_int8_that_cannot_be_made_good_says_so(fragile_model: Path, own_answers: Dataset, tmp_path: Path) -> None:

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 # Quantized embedding tables are taken when they leave at least this mean cosine to fp32; all-MiniLM-L6-v2 measures 0.9997.
 EMBEDDING_COSINE = 0.998
+# What the embedding tables are called among the products that may go back to float32.
+EMBEDDINGS = "embeddings"
+# Sensitivities only have to rank: 16 texts for each of some 25 products take a quarter of a minute.
+SENSITIVITY_TEXTS = 16
 NAME = "model.int8.onnx"
 
 
@@ -74,23 +78,23 @@ class _Maker:
         self.tower, self.texts, self.settings = tower, texts, settings
         self.fp32, self.target, self.small = folder / "model.onnx", folder / NAME, folder / "embeddings.onnx"
         self.reference = encode(tower, GraphRunner(self.fp32), texts)
-        # Quantized tables where they cost next to nothing; every product is then quantized from this graph.
+        self.products = [product.name for product in products(onnx.load_model(str(self.fp32)))]
+        # Quantized tables where they cost next to nothing; the gate may still give them back.
         self.embeddings = self._cosine(quantize_embeddings(self.fp32, self.small)) >= EMBEDDING_COSINE
-        self.source = self.small if self.embeddings else self.fp32
-        self.products = [product.name for product in products(onnx.load_model(str(self.source)))]
+        self.parts = [*self.products, *([EMBEDDINGS] if self.embeddings else [])]
         self.ranges: Ranges | None = None
         if settings.int8 == "static":
             self.ranges = activation_ranges(self.fp32, tower, calibration_texts(data, all_texts))
 
     def gate(self, data: Dataset, progress: bool) -> tuple[tuple[str, ...], dict[str, Any]]:
-        """Returns the products that stay in float32 and what the manifest says of retrieval."""
+        """Returns the products (and perhaps ``EMBEDDINGS``) that stay in float32, and what the manifest says of retrieval."""
         settings = self.settings
         loss = RetrievalLoss(
             self.tower, GraphRunner(self.fp32), data, queries=settings.int8_queries, documents=settings.int8_documents, progress=progress
         )
         found = settle(
             lambda keep: loss.of(GraphRunner(self._write(keep))),
-            lambda: worst_first(self.products, lambda keep: self._cosine(self._write(keep))),
+            lambda: worst_first(self.parts, lambda keep: self._cosine(self._write(keep), SENSITIVITY_TEXTS)),
             settings,
         )
         parity: dict[str, Any] = {"retrieval": found.loss, "passed": found.loss["passed"]}
@@ -105,7 +109,7 @@ class _Maker:
         quantization = {
             "method": self.settings.int8,
             **SETTINGS[self.settings.int8],
-            "embeddings": self.embeddings,
+            "embeddings": self.embeddings and EMBEDDINGS not in keep,
             "float32": list(keep),
             "products": len(self.products),
             "batch_difference": difference,
@@ -118,11 +122,12 @@ class _Maker:
         self.small.unlink(missing_ok=True)
 
     def _write(self, keep: Sequence[str]) -> Path:
-        return quantize(self.source, self.target, self.settings.int8, keep=keep, ranges=self.ranges)
+        source = self.fp32 if EMBEDDINGS in keep or not self.embeddings else self.small
+        return quantize(source, self.target, self.settings.int8, keep=keep, ranges=self.ranges)
 
-    def _cosine(self, path: Path) -> float:
-        found: FloatArray = encode(self.tower, GraphRunner(path), self.texts)
-        return cosines(self.reference, found)["mean_cosine"]
+    def _cosine(self, path: Path, most: int | None = None) -> float:
+        found: FloatArray = encode(self.tower, GraphRunner(path), self.texts[:most])
+        return cosines(self.reference[:most], found)["mean_cosine"]
 
 
 def worst_first(names: Sequence[str], cosine: Callable[[Sequence[str]], float]) -> list[str]:
