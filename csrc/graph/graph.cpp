@@ -34,7 +34,7 @@ unsigned level_of(std::uint64_t seed, std::uint64_t ordinal, std::uint32_t m) {
 
 void Graph::append(const float* values, std::size_t count) {
   const std::size_t old = size(), now = old + count;
-  if (count >= kNone - old) throw InputError("vectors: more than 4,294,967,294 rows in one index, which its 32-bit links cannot name");
+  if (count > kMostNodes - old) throw InputError("vectors: more than 2,147,483,647 rows in one index, which 31 bits cannot name");
   std::size_t slots = upper.size();
   try {
     for (std::size_t node = old; node < now; ++node) {
@@ -47,23 +47,42 @@ void Graph::append(const float* values, std::size_t count) {
     deleted.resize(now, 0);
     norms.resize(now, 0.0f);
     rows.grow(now);
+    codes.grow(now);
     links0.grow(now);
     upper.grow(slots);
+    for (std::size_t i = 0; i < count; ++i) {
+      const float* row = values + i * params.dim;
+      std::memcpy(rows[old + i], row, params.dim * sizeof(float));
+      norms[old + i] = norm_above(row, params.dim);
+    }
+    if (old == 0) set_centre();
+    encode(old);
   } catch (...) {
     truncate(old);
     throw;
   }
-  for (std::size_t i = 0; i < count; ++i) {
-    const float* row = values + i * params.dim;
-    std::memcpy(rows[old + i], row, params.dim * sizeof(float));
-    norms[old + i] = norm_above(row, params.dim);
-  }
   live += count;
+}
+
+void Graph::set_centre() {
+  const std::size_t count = std::min(size(), kCentreRows);
+  std::vector<double> sums(params.dim, 0.0);
+  for (std::size_t i = 0; i < count; ++i) {
+    for (std::size_t j = 0; j < params.dim; ++j) sums[j] += static_cast<double>(rows[i][j]);
+  }
+  for (std::size_t j = 0; count != 0 && j < params.dim; ++j) centre[j] = static_cast<float>(sums[j] / static_cast<double>(count));
+}
+
+void Graph::encode(std::size_t first) {
+  const codec::Coder with = coder();
+  std::vector<float> rest(params.dim);
+  for (std::size_t i = first; i < size(); ++i) with.encode_row(rows[i], rest.data(), codes[i]);
 }
 
 void Graph::truncate(std::size_t size) {
   if (size < upper_first.size()) upper.shrink(upper_first[size]);
   rows.shrink(size);
+  codes.shrink(size);
   links0.shrink(size);
   upper_first.resize(size);
   levels.resize(std::min(size, levels.size()));

@@ -76,7 +76,13 @@ class Hnsw {
  private:
   explicit Hnsw(std::unique_ptr<Graph> graph) : graph_(std::move(graph)) {}
 
-  void search_one(const Request& request, std::size_t at, const score::Query& query, const Space& space,
+  // What distances are made with, of rows and of codes: chosen once per job.
+  struct Tools {
+    Space space;
+    codec::Coder coder;
+  };
+
+  void search_one(const Request& request, std::size_t at, const score::Query& query, const Tools& tools,
                   const std::vector<std::uint32_t>* to_scan, std::size_t matches, const Answer& answer) const;
 
   mutable parallel::RwLock lock_;

@@ -9,6 +9,8 @@
 #include <utility>
 #include <vector>
 
+#include "graph/pool.h"
+
 namespace nf::graph {
 
 struct Candidate {
@@ -54,19 +56,26 @@ class Visited {
 
 struct Scratch {
   Visited visited;
-  std::vector<Candidate> frontier;    // min-heap: nodes whose neighbours are not looked at yet
-  std::vector<Candidate> best;        // max-heap while searching: the ef nearest nodes so far
+  Pool pool;                          // of a walk in which every node may be a result
+  std::vector<Candidate> frontier;    // of other walks, a min-heap: nodes whose neighbours are not looked at yet
+  std::vector<Candidate> best;        // a walk's starts, then its results, nearest first
   std::vector<Candidate> peers;       // nodes of the same batch
   std::vector<Candidate> candidates;  // input of the neighbour selection
   std::vector<std::uint32_t> fresh;   // the nodes whose distances are asked for
   std::vector<std::uint32_t> chosen;  // output of the neighbour selection
   std::vector<Scored> scored;         // the answer to one query
-  std::vector<const float*> rows;     // what the distance kernel takes ...
-  std::vector<float> distances;       // ... and gives
+  std::vector<const float*> rows;     // what the distance kernels take ...
+  std::vector<const std::int8_t*> coded;
+  std::vector<std::int32_t> products;
+  std::vector<float> distances;       // ... and give
+  std::vector<std::int8_t> query;     // a query's codes
+  std::vector<float> rest;            // and what they are made of
 
   // Room for n rows at once, rounded up as Space::distances asks.
   void reserve_rows(std::size_t n) {
     if (rows.size() < n + 4) rows.resize(n + 4);
+    if (coded.size() < n) coded.resize(n);
+    if (products.size() < n) products.resize(n);
     if (distances.size() < n + 4) distances.resize(n + 4);
     if (fresh.size() < n) fresh.resize(n);
   }

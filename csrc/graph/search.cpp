@@ -6,6 +6,7 @@
 #include "graph/index.h"
 #include "parallel/pool.h"
 #include "score/door.h"
+#include "score/gather.h"
 
 namespace nf::graph {
 namespace {
@@ -67,9 +68,20 @@ bool scans(const Graph& graph, const Request& request, std::size_t matches) {
   return request.mode == Mode::automatic && scan_is_no_more_work(graph, matches, std::max(request.ef, request.k));
 }
 
-// The k nearest of scratch.best, scored in float64.
-void take_best(const Graph& graph, const score::Query& query, std::size_t k, Scratch& scratch) {
+// What the codes leave out may change places among the nearest: so many more than k are looked at again.
+std::size_t to_measure(std::size_t k) { return k + k / 2 + 6; }
+
+// The k nearest of scratch.best by their rows, scored in float64.
+void take_best(const Graph& graph, const Space& space, const score::Query& query, std::size_t k, Scratch& scratch) {
   auto& best = scratch.best;
+  best.resize(std::min(best.size(), to_measure(k)));
+  scratch.reserve_rows(best.size());
+  for (std::size_t i = 0; i < best.size(); ++i) {
+    scratch.rows[i] = graph.rows[best[i].node];
+    score::prefetch_lines(scratch.rows[i], graph.params.dim * sizeof(float));
+  }
+  space.distances(query.scan, scratch.rows.data(), best.size(), scratch.distances.data());
+  for (std::size_t i = 0; i < best.size(); ++i) best[i].distance = scratch.distances[i];
   const std::size_t n = std::min(k, best.size());
   std::partial_sort(best.begin(), best.begin() + static_cast<std::ptrdiff_t>(n), best.end(), nearer);
   scratch.scored.clear();
@@ -89,7 +101,7 @@ void write_answer(const std::vector<Scored>& scored, std::size_t query, std::siz
 }  // namespace
 
 // `matches`: how many nodes may be results; `to_scan`: these nodes where the caller has listed them for all queries, else nullptr.
-void Hnsw::search_one(const Request& request, std::size_t at, const score::Query& query, const Space& space,
+void Hnsw::search_one(const Request& request, std::size_t at, const score::Query& query, const Tools& tools,
                       const std::vector<std::uint32_t>* to_scan, std::size_t matches, const Answer& answer) const {
   const Graph& graph = *graph_;
   auto scratch = scratches_.borrow();
@@ -97,16 +109,17 @@ void Hnsw::search_one(const Request& request, std::size_t at, const score::Query
   scratch->scored.clear();
   const bool exact = scans(graph, request, matches);
   if (!exact && graph.entry != kNone) {
-    const Candidate start = descend(graph, space, query.scan, 0, *scratch);
+    const From from{tools.coder, probe_of(tools.coder, query.scan, *scratch)};
+    const Candidate start = descend(graph, from, 0, *scratch);
     scratch->best.assign(1, start);
-    search_layer(graph, space, query.scan, 0, std::max(request.ef, request.k), keep, *scratch);
-    take_best(graph, query, request.k, *scratch);
+    search_layer(graph, from, 0, std::max(request.ef, request.k), keep, *scratch);
+    take_best(graph, tools.space, query, request.k, *scratch);
   }
   const bool too_few = scratch->scored.size() < std::min(request.k, matches);
   if (exact || (too_few && request.mode == Mode::automatic)) {
     std::vector<std::uint32_t> own;
     if (to_scan == nullptr) own = kept_nodes(graph, keep);
-    scan(graph, space, query, to_scan != nullptr ? *to_scan : own, row_of(request.bias, at), request.k, *scratch);
+    scan(graph, tools.space, query, to_scan != nullptr ? *to_scan : own, row_of(request.bias, at), request.k, *scratch);
   }
   write_answer(scratch->scored, at, request.k, answer);
 }
@@ -117,7 +130,7 @@ void Hnsw::search(const Request& request, const Answer& answer) const {
   const std::vector<score::Query> queries = plan(request, params(), unit);
   const std::shared_lock lock(lock_);
   const Graph& graph = *graph_;
-  const Space space(graph.params);
+  const Tools tools{Space(graph.params), graph.coder()};
   // One filter for all queries is counted, and listed when it will be scanned, once.
   const bool shared = request.mask.rows <= 1;
   std::size_t matches = 0;
@@ -134,7 +147,7 @@ void Hnsw::search(const Request& request, const Answer& answer) const {
   raise_if_bad(parallel::parallel_for(request.nq, request.threads, [&](std::size_t begin, std::size_t end, std::size_t) {
     for (std::size_t query = begin; query < end; ++query) {
       const std::size_t count = shared ? matches : count_kept(graph, keep_of(graph, request, query));
-      search_one(request, query, queries[query], space, to_scan, count, answer);
+      search_one(request, query, queries[query], tools, to_scan, count, answer);
     }
   }));
 }

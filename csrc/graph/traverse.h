@@ -1,4 +1,5 @@
-// Walking the graph: algorithm 2 of the paper (SEARCH-LAYER) and the greedy descent through the layers above (algorithm 5, lines 4-6).
+// Walking the graph by its codes: algorithm 2 of the paper (SEARCH-LAYER) and the greedy descent through the layers above (algorithm 5,
+// lines 4-6).
 #pragma once
 
 #include <cstddef>
@@ -21,11 +22,20 @@ struct Keep {
   }
 };
 
-// The node nearest to q that a greedy walk finds from the entry down to layer `stop`, not searching `stop` itself.
-Candidate descend(const Graph& graph, const Space& space, const float* q, unsigned stop, Scratch& scratch);
+// What a walk measures from, and with.
+struct From {
+  const codec::Coder& coder;
+  codec::Probe probe;
+};
 
-// SEARCH-LAYER from the nodes in scratch.best, whose distances are known. On return scratch.best holds, in no order, at most `ef` kept
+// A query's codes, which lie in the scratch.
+codec::Probe probe_of(const codec::Coder& coder, const float* query, Scratch& scratch);
+
+// The node nearest to the query that a greedy walk finds from the entry down to layer `stop`, not searching `stop` itself.
+Candidate descend(const Graph& graph, const From& from, unsigned stop, Scratch& scratch);
+
+// SEARCH-LAYER from the nodes in scratch.best, whose distances are known. On return scratch.best holds, nearest first, at most `ef` kept
 // nodes; the walk ends when the nearest node not yet looked at is farther than all `ef` of them, or when no node is left.
-void search_layer(const Graph& graph, const Space& space, const float* q, unsigned layer, std::size_t ef, const Keep& keep, Scratch& scratch);
+void search_layer(const Graph& graph, const From& from, unsigned layer, std::size_t ef, const Keep& keep, Scratch& scratch);
 
 }  // namespace nf::graph
