@@ -46,6 +46,13 @@ struct Probe {
   float factor = 0.0f;
 };
 
+// A row by both its codes: scale * (codes + fine / 254). Without fine codes (null) these are zeros.
+struct FineCodes {
+  const std::int8_t* codes = nullptr;
+  const std::int8_t* fine = nullptr;
+  float scale = 0.0f;
+};
+
 // Made once per job, on the caller's thread. The centre must outlive it.
 class Coder {
  public:
@@ -59,7 +66,17 @@ class Coder {
   // Writes coded_bytes(dim) bytes. `rest` has room for dim floats and becomes row - centre.
   void encode_row(const float* row, float* rest, std::int8_t* out) const;
   // Codes of a query, code_width(dim) bytes.
-  Probe encode_query(const float* query, float* rest, std::int8_t* codes) const;
+  Probe encode_query(const float* query, float* rest, std::int8_t* codes) const { return {codes, side() * code(query, rest, codes)}; }
+  // The scale of a probe's codes.
+  float scale_of(const Probe& probe) const { return probe.factor / side(); }
+  // What `codes` leave out of `rest`, in 254ths of their scale: code_width(dim) further codes. Both together are within scale / 508 of `rest`.
+  void encode_fine(const float* rest, float scale, const std::int8_t* codes, std::int8_t* fine) const;
+  // The inner product of two rests by both codes of each (a's are both there), exact but for float64's last bits.
+  double product(const FineCodes& a, const FineCodes& b) const;
+
+  // The row that its codes say: dim floats.
+  void decode(const FineCodes& row, float* out) const;
+
   // A coded row as a query.
   Probe probe_of(const std::int8_t* row) const { return {row, side() * terms_of(row, width_).scale}; }
 

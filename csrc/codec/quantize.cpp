@@ -6,17 +6,17 @@
 #include <limits>
 
 namespace nf::codec {
-namespace {
-
-// Adding 1.5 * 2^23 to a float32 below 2^22 leaves its nearest integer in the low bits, in baseline vector code.
-constexpr float kToInteger = 0x1.8p23f;
-
-}  // namespace
-
 float peak_of(const float* row, std::size_t dim) {
-  float peak = 0.0f;
-  for (std::size_t i = 0; i < dim; ++i) peak = std::max(peak, std::fabs(row[i]));
-  return peak;
+  // As integers, sizes stand in order, and the compiler may take several at once (of floats it may not, for the sake of NaN).
+  std::int32_t peak = 0;
+  for (std::size_t i = 0; i < dim; ++i) {
+    std::int32_t bits;
+    std::memcpy(&bits, row + i, sizeof(bits));
+    peak = std::max(peak, bits & 0x7FFFFFFF);
+  }
+  float size;
+  std::memcpy(&size, &peak, sizeof(size));
+  return size;
 }
 
 float scale_for(float peak) {
@@ -36,12 +36,7 @@ float scale_for(float peak) {
 void quantize(const float* row, std::size_t dim, float scale, std::int8_t* codes) {
   if (scale >= std::numeric_limits<float>::min()) {
     const float inverse = 1.0f / scale;
-    for (std::size_t i = 0; i < dim; ++i) {
-      const float shifted = row[i] * inverse + kToInteger;
-      std::int32_t bits;
-      std::memcpy(&bits, &shifted, sizeof(bits));
-      codes[i] = static_cast<std::int8_t>(bits);
-    }
+    for (std::size_t i = 0; i < dim; ++i) codes[i] = static_cast<std::int8_t>(nearest(row[i] * inverse));
   } else {
     // A denormal scale has no finite reciprocal. (At the other end 127.5 scales may exceed the largest float32, so no code needs a limit.)
     for (std::size_t i = 0; i < dim; ++i) codes[i] = scale == 0.0f ? 0 : static_cast<std::int8_t>(std::nearbyint(static_cast<double>(row[i]) / scale));

@@ -1,8 +1,6 @@
 // Rows of equal width that grow without ever moving: pointers into them stay valid, and nothing that exists is copied.
 #pragma once
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -11,21 +9,20 @@
 #include <new>
 #include <vector>
 
+#include "base/aligned.h"
+
 namespace nf::graph {
 
 template <class T>
 class Chunked {
  public:
   // Rows begin on cache lines: a row of 384 floats is then 24 lines and never 25.
-  static constexpr std::size_t kLine = 64;
-  // Chunks of at most 8 MiB. All but the first begin on a huge page (2 MiB on x86-64 and most Arm systems) and ask for such pages: a walk jumps
-  // between rows, and 4 KiB pages would cost it a table walk at most jumps. The first is ordinary memory, of which a small index touches only
-  // what it fills. In chunks of one huge page each, rows of 1,536 bytes would leave a quarter of every page empty.
-  static constexpr std::size_t kHugePage = std::size_t{2} << 20;
+  // Chunks of at most 8 MiB, all but the first in huge pages. The first is ordinary memory, of which a small index touches only what it
+  // fills. In chunks of one huge page each, rows of 1,536 bytes would leave a quarter of every page empty.
   static constexpr std::size_t kChunkBytes = 4 * kHugePage;
 
   Chunked(std::size_t width, T fill) : width_(width), fill_(fill) {
-    stride_ = (width * sizeof(T) + kLine - 1) / kLine * kLine / sizeof(T);
+    stride_ = (width * sizeof(T) + kCacheLine - 1) / kCacheLine * kCacheLine / sizeof(T);
     while (shift_ < 16 && (std::size_t{2} << shift_) * stride_ * sizeof(T) <= kChunkBytes) ++shift_;
   }
 
@@ -41,7 +38,7 @@ class Chunked {
     const std::size_t values = stride_ << shift_;
     while (chunks_.size() < needed) {
       chunks_.reserve(chunks_.size() + 1);
-      chunks_.emplace_back(chunks_.empty() ? plain(values * sizeof(T)) : on_huge_pages(values * sizeof(T)));
+      chunks_.emplace_back(chunks_.empty() ? plain(values * sizeof(T)) : static_cast<T*>(huge_memory(values * sizeof(T))));
     }
     for (std::size_t row = size_; row < rows; ++row) std::fill_n((*this)[row], stride_, fill_);
     size_ = std::max(size_, rows);
@@ -56,15 +53,8 @@ class Chunked {
   };
 
   static T* plain(std::size_t bytes) {
-    void* const memory = std::aligned_alloc(kLine, bytes);
+    void* const memory = std::aligned_alloc(kCacheLine, bytes);
     if (memory == nullptr) throw std::bad_alloc();
-    return static_cast<T*>(memory);
-  }
-
-  static T* on_huge_pages(std::size_t bytes) {
-    void* memory = nullptr;
-    if (::posix_memalign(&memory, kHugePage, bytes) != 0) throw std::bad_alloc();
-    (void)::madvise(memory, bytes, MADV_HUGEPAGE);  // advice only: without huge pages all works as before
     return static_cast<T*>(memory);
   }
 

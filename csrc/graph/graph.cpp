@@ -5,19 +5,10 @@
 #include <cstring>
 #include <limits>
 
+#include "base/random.h"
 #include "base/status.h"
 
 namespace nf::graph {
-namespace {
-
-std::uint64_t mix(std::uint64_t z) {  // the finalizer of splitmix64 (Steele, Lea, Flood 2014)
-  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-  z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-  return z ^ (z >> 31);
-}
-
-}  // namespace
-
 float norm_above(const float* row, std::size_t dim) {
   double sum = 0;
   for (std::size_t i = 0; i < dim; ++i) sum += static_cast<double>(row[i]) * row[i];
@@ -26,7 +17,7 @@ float norm_above(const float* row, std::size_t dim) {
 }
 
 unsigned level_of(std::uint64_t seed, std::uint64_t ordinal, std::uint32_t m) {
-  const std::uint64_t hash = mix(mix(seed + 0x9E3779B97F4A7C15u) + (ordinal + 1) * 0x9E3779B97F4A7C15u);
+  const std::uint64_t hash = mix64(mix64(seed + kGolden64) + (ordinal + 1) * kGolden64);
   unsigned level = 0;
   for (std::uint64_t below = std::numeric_limits<std::uint64_t>::max() / m; below > 0 && hash < below; below /= m) ++level;
   return level;

@@ -6,6 +6,7 @@
 
 #include "base/status.h"
 #include "graph/build.h"
+#include "graph/frozen.h"
 #include "score/door.h"
 #include "score/gather.h"
 
@@ -92,6 +93,11 @@ void Hnsw::get(const std::vector<std::uint64_t>& nodes, float* out) const {
 void Hnsw::score(MatrixView<float> queries, MatrixView<std::int64_t> nodes, int threads, float* out) const {
   const std::shared_lock lock(lock_);
   score::gather(params().metric, GraphRows(*graph_), score::Chosen{queries, nodes, graph_->size(), threads}, out);
+}
+
+std::unique_ptr<Frozen> Hnsw::freeze(Layout layout, int threads) const {
+  const std::shared_lock lock(lock_);
+  return std::make_unique<Frozen>(*graph_, layout, threads);
 }
 
 std::size_t Hnsw::size() const {

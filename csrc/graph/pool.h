@@ -68,13 +68,9 @@ class Pool {
  private:
   std::size_t place_of(Key key) const {
     const Key* first = keys_.data();
-    for (std::size_t n = size_; n > 0;) {
-      const std::size_t half = n / 2;
-      const bool after = first[half] < key;
-      first = after ? first + half + 1 : first;
-      n = after ? n - half - 1 : half;
-    }
-    return static_cast<std::size_t>(first - keys_.data());
+    std::size_t n = size_;
+    for (; n > 1; n -= n / 2) first += first[n / 2 - 1] < key ? n / 2 : 0;
+    return static_cast<std::size_t>(first - keys_.data()) + (n == 1 && *first < key ? 1 : 0);
   }
 
   std::vector<Key> keys_;

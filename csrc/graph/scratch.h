@@ -81,47 +81,50 @@ struct Scratch {
   }
 };
 
-// Scratches not in use. A caller borrows one for a call; the list grows to the number of callers at once.
-class ScratchList {
+// Things not in use. A caller borrows one for a call; the list grows to the number of callers at once.
+template <typename T>
+class Lending {
  public:
   class Lease {
- public:
-    Lease(ScratchList& home, std::unique_ptr<Scratch> scratch) : home_(&home), scratch_(std::move(scratch)) {}
+   public:
+    Lease(Lending& home, std::unique_ptr<T> lent) : home_(&home), lent_(std::move(lent)) {}
     Lease(Lease&&) = default;
     ~Lease() {
-      if (scratch_ != nullptr) home_->give_back(std::move(scratch_));
+      if (lent_ != nullptr) home_->give_back(std::move(lent_));
     }
-    Scratch& operator*() { return *scratch_; }
-    Scratch* operator->() { return scratch_.get(); }
+    T& operator*() { return *lent_; }
+    T* operator->() { return lent_.get(); }
 
- private:
-    ScratchList* home_;
-    std::unique_ptr<Scratch> scratch_;
+   private:
+    Lending* home_;
+    std::unique_ptr<T> lent_;
   };
 
   Lease borrow() {
     {
       const std::lock_guard lock(mutex_);
       if (!free_.empty()) {
-        auto scratch = std::move(free_.back());
+        auto lent = std::move(free_.back());
         free_.pop_back();
-        return Lease(*this, std::move(scratch));
+        return Lease(*this, std::move(lent));
       }
     }
-    return Lease(*this, std::make_unique<Scratch>());
+    return Lease(*this, std::make_unique<T>());
   }
 
  private:
-  void give_back(std::unique_ptr<Scratch> scratch) {
+  void give_back(std::unique_ptr<T> lent) {
     const std::lock_guard lock(mutex_);
     try {
-      free_.push_back(std::move(scratch));
-    } catch (...) {  // no memory for the list: the scratch is freed instead
+      free_.push_back(std::move(lent));
+    } catch (...) {  // no memory for the list: what was lent is freed instead
     }
   }
 
   std::mutex mutex_;
-  std::vector<std::unique_ptr<Scratch>> free_;
+  std::vector<std::unique_ptr<T>> free_;
 };
+
+using ScratchList = Lending<Scratch>;
 
 }  // namespace nf::graph

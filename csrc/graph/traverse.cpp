@@ -10,7 +10,7 @@ constexpr std::size_t kAhead = 4;
 
 inline void prefetch(const void* from, std::size_t bytes) {
   const char* line = static_cast<const char*>(from);
-  for (std::size_t at = 0; at < bytes; at += Chunked<std::int8_t>::kLine) __builtin_prefetch(line + at);
+  for (std::size_t at = 0; at < bytes; at += kCacheLine) __builtin_prefetch(line + at);
 }
 
 // Puts the unvisited neighbours of a node in scratch.fresh and their distances in scratch.distances; returns how many.

@@ -6,21 +6,10 @@
 #include <cstdint>
 
 #include "graph/graph.h"
+#include "graph/request.h"
 #include "graph/scratch.h"
 
 namespace nf::graph {
-
-// Which nodes may be results. Every node may be passed through.
-struct Keep {
-  const std::uint8_t* deleted = nullptr;  // one byte per node, non-zero: not a result; nullptr: none is deleted
-  const std::uint8_t* allowed = nullptr;  // one byte per node below the limit, zero: not a result; nullptr: all are allowed
-  std::size_t limit = kNone;              // nodes from here on are not results
-
-  bool everything() const { return deleted == nullptr && allowed == nullptr && limit == kNone; }
-  bool operator()(std::uint32_t node) const {
-    return node < limit && (deleted == nullptr || deleted[node] == 0) && (allowed == nullptr || allowed[node] != 0);
-  }
-};
 
 // What a walk measures from, and with.
 struct From {
