@@ -84,6 +84,8 @@ void register_graph(py::module_& m) {
       .def("get", &get, py::arg("slots").noconvert(), "The stored rows: float32 (n, dim).")
       .def("live_slots", [](const Hnsw& index) { return live_slots_of(index); }, "The slots of live rows, rising.")
       .def("params", [](const Hnsw& index) { return dict_of(index.params()); }, "dim, metric, M, ef_construction, seed.")
+      .def("connect", &Hnsw::connect, Release(), "Makes every slot reachable from the entry.")
+      .def("unreached", &Hnsw::unreached, Release(), "How many slots cannot be reached from the entry.")
       .def("freeze", &freeze, py::arg("compact") = false, py::arg("threads") = 0, "The graph as it is now, laid out for search alone.")
       .def("save", &save, py::arg("path"), py::arg("sections"), "Writes a container of kind 'hnsw': these sections, then the graph.")
       .def_property_readonly("slots", py::cpp_function(&Hnsw::size, Release()), "How many slots there are, tombstones included.")

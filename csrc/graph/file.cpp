@@ -175,7 +175,9 @@ std::unique_ptr<Hnsw> Hnsw::load(const storage::MappedFile& file) {
   measure_rows(file, *graph);
   code_rows(file, *graph);
   check_lists(file, *graph);
-  return std::unique_ptr<Hnsw>(new Hnsw(std::move(graph)));
+  std::unique_ptr<Hnsw> index(new Hnsw(std::move(graph)));
+  index->connected_ = head.nodes;  // as it was when it was saved, so that what is added next makes the same graph
+  return index;
 }
 
 }  // namespace nf::graph

@@ -46,6 +46,9 @@ class Hnsw {
   std::size_t live() const;
   std::vector<std::uint64_t> live_nodes() const;
 
+  // Makes every node reachable (graph/reach.h); append() does so whenever the index has doubled.
+  void connect();
+  std::size_t unreached() const;
   // The graph as it is now, laid out for search alone.
   std::unique_ptr<Frozen> freeze(Layout layout, int threads) const;
 
@@ -59,6 +62,7 @@ class Hnsw {
   mutable parallel::RwLock lock_;
   std::unique_ptr<Graph> graph_;
   mutable ScratchList scratches_;
+  std::size_t connected_ = 0;  // nodes when connect() last ran
 };
 
 }  // namespace nf::graph

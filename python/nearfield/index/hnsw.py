@@ -28,7 +28,8 @@ NONE_DEAD: IntArray = np.empty(0, np.int64)
 class HNSWIndex(GraphIndex):
     """Approximate nearest neighbours by a hierarchical navigable small world graph (Malkov and Yashunin 2018, arXiv 1603.09320).
 
-    The graph is the same for the same sequence of adds, whatever the number of threads. Scores are those of the exact index, computed in
+    The graph is the same for the same sequence of adds, whatever the number of threads and the CPU; every row can be reached in it when it
+    is saved or frozen, and whenever it has doubled. Scores are those of the exact index, computed in
     float64 for the rows returned. ``k`` results come back whenever ``k`` exist: where a filter or deletes leave so few rows that scanning
     them is no more work than the walk (rows^2 <= ef * M * all rows), and where the walk finds fewer than ``k``, the answer is an exact
     scan; so it is with a bias. Safe under threads: searches run at the same time without the GIL; an add lets them in between its slices.
@@ -138,6 +139,7 @@ class HNSWIndex(GraphIndex):
         [['xy', 'x']]
         """
         with self._writing:
+            self._graph.connect()
             frozen = self._graph.freeze(bool(compact), check_threads(threads, self.threads))
             names = self._names.names(np.arange(self._slots))
             copied = IdMap(names.tolist() if self._names.kind == "str" else names)
@@ -149,6 +151,7 @@ class HNSWIndex(GraphIndex):
         with self._writing:
             described = Description(self.dim, self.metric, self.storage, self._slots, self._names.kind, self.fingerprint)
             names = self._names.sections(np.arange(self._slots))
+            self._graph.connect()
             self._graph.save(os.fspath(path), [("meta", described.to_bytes()), *names])
 
     @classmethod
