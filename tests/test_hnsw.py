@@ -104,6 +104,27 @@ def test_k_is_filled_when_the_walk_cannot_reach() -> None:
     assert len(set(hits.ids[0].tolist())) == 2000
 
 
+@pytest.mark.parametrize("m", [2, 4])
+def test_every_row_is_reachable(tmp_path: Path, m: int) -> None:
+    rows = np.concatenate([clustered(500, 6, 1), np.repeat(clustered(3, 6, 2), 500, axis=0)])
+    index = nf.HNSWIndex(6, "l2", M=m, ef_construction=10)
+    for begin in range(0, 900, 90):
+        index.add(rows[begin : begin + 90], threads=1)
+    assert index._graph.unreached() > 0  # or nothing is shown below
+    index.save(tmp_path / "i.bin")
+    assert index._graph.unreached() == 0
+    index.add(rows[900:1900], threads=1)  # the index doubles
+    assert index._graph.unreached() == 0
+    file = _core.Container.open(str(tmp_path / "i.bin"), "hnsw")
+    links = file.array("links0", np.dtype("<u4")).reshape(900, 2 * m)
+    reached: set[int] = set()
+    edge = {int(file.array("graph", np.dtype("<u4"))[7])}
+    while edge:
+        reached |= edge
+        edge = {int(to) for at in edge for to in links[at] if to != 2**32 - 1} - reached
+    assert len(reached) == 900
+
+
 def test_duplicates_are_all_found() -> None:
     rows = clustered(600, 16, 7)
     index = made(np.concatenate([rows, rows, rows, rows]), "cosine")

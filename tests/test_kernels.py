@@ -90,8 +90,8 @@ def test_l2sqr_f32(target: str, dim: int) -> None:
 @pytest.mark.parametrize("dim", [*LENGTHS, 131071])
 def test_dot_i8_is_exact(target: str, dim: int) -> None:
     rng = np.random.default_rng(dim)
-    q, r = (rng.integers(-128, 128, (n, dim)).astype(np.int8) for n in (5, 11))
-    q[1], r[1], r[2] = -128, -128, 127
+    q, r = (rng.integers(-127, 128, (n, dim)).astype(np.int8) for n in (5, 11))
+    q[1], r[1], r[2] = -127, -127, 127
     exact = int_dot_matrix(q, r)
     for q_offset, r_offset in itertools.product((0, 1, 17), (0, 31)):
         given_q, given_r = shifted(q, q_offset), shifted(r, r_offset)

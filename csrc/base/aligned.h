@@ -1,6 +1,8 @@
 // Owned memory on a 64-byte boundary (one cache line, one zmm register): no kernel load of an aligned row crosses a line.
 #pragma once
 
+#include <sys/mman.h>
+
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
@@ -12,6 +14,16 @@
 namespace nf {
 
 constexpr std::size_t kCacheLine = 64;
+constexpr std::size_t kHugePage = std::size_t{2} << 20;  // of x86-64 and most Arm systems
+
+// Memory that begins on a huge page and asks for such pages, for data that is read in jumps: 4 KiB pages cost a table walk at most of them.
+// Freed by std::free. Throws std::bad_alloc.
+inline void* huge_memory(std::size_t bytes) {
+  void* memory = nullptr;
+  if (::posix_memalign(&memory, kHugePage, bytes) != 0) throw std::bad_alloc();
+  (void)::madvise(memory, bytes, MADV_HUGEPAGE);  // advice only: without huge pages all works as before
+  return memory;
+}
 
 // A fixed-size array of trivially copyable elements; contents are uninitialized unless zero() is called.
 template <typename T>

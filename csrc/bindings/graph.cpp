@@ -1,11 +1,9 @@
 #include "graph/index.h"
 
-#include <optional>
-
-#include "bindings/arrays.h"
+#include "bindings/graph_search.h"
 #include "bindings/module.h"
 #include "bindings/storage.h"
-#include "parallel/pool.h"
+#include "graph/frozen.h"
 
 namespace py = pybind11;
 
@@ -14,20 +12,6 @@ namespace {
 
 using graph::Hnsw;
 using Release = py::call_guard<py::gil_scoped_release>;
-
-template <typename T>
-MatrixView<T> aligned_with(const Array<T>& array, std::size_t nq, std::size_t limit, const char* what) {
-  const MatrixView<T> view = matrix(array, limit, what);
-  if (view.rows != 1 && view.rows != nq) throw InputError(std::string(what) + ": one row, or one for each query, expected");
-  return view;
-}
-
-graph::Mode mode_of(const std::string& name) {
-  if (name == "automatic") return graph::Mode::automatic;
-  if (name == "walk") return graph::Mode::walk;
-  if (name == "scan") return graph::Mode::scan;
-  throw InputError("mode: '" + name + "' given, 'automatic', 'walk' or 'scan' expected");
-}
 
 std::unique_ptr<Hnsw> create(std::uint32_t dim, const std::string& metric, std::uint32_t m, std::uint32_t ef_construction, std::uint64_t seed) {
   graph::Params params;
@@ -53,53 +37,21 @@ void check(const Hnsw& index, const Array<float>& vectors) {
   index.check(rows.data, rows.rows);
 }
 
-py::tuple search(const Hnsw& index, const Array<float>& queries, std::size_t k, std::size_t limit, std::size_t ef,
-                 const std::optional<Array<bool>>& mask, const std::optional<Array<float>>& bias, int threads, const std::string& mode) {
-  const MatrixView<float> q = matrix(queries, index.params().dim, "queries");
-  graph::Request request;
-  request.queries = q.data;
-  request.nq = q.rows;
-  request.k = k;
-  request.ef = ef;
-  request.limit = limit;
-  if (mask) {
-    const MatrixView<bool> given = aligned_with(*mask, q.rows, limit, "filter");
-    request.mask = MatrixView<std::uint8_t>(reinterpret_cast<const std::uint8_t*>(given.data), given.rows, given.cols);
-  }
-  if (bias) request.bias = aligned_with(*bias, q.rows, limit, "bias");
-  request.mode = mode_of(mode);
-  request.threads = parallel::resolve_threads(threads);
-  Found found(q.rows, k);
-  const graph::Answer answer{found.slots.mutable_data(), found.scores.mutable_data(), found.counts.mutable_data()};
-  {
-    const py::gil_scoped_release release;  // before the index's lock; safe: borrowed and fresh arrays held by this frame
-    index.search(request, answer);
-  }
-  return found.as_tuple();
+py::tuple search(const Hnsw& index, const Array<float>& queries, std::size_t k, std::size_t limit, std::size_t ef, const OptionalMask& mask,
+                 const OptionalBias& bias, int threads, const std::string& mode) {
+  return search_graph(index, request_of(matrix(queries, index.params().dim, "queries"), k, limit, ef, mask, bias, threads, mode));
 }
 
 py::array_t<float> score_rows(const Hnsw& index, const Array<float>& queries, const Array<std::int64_t>& slots, int threads) {
   return score_slots(index, matrix(queries, index.params().dim, "queries"), slots, threads);
 }
 
-py::array_t<float> get(const Hnsw& index, const Array<std::int64_t>& given) {
-  const std::vector<std::uint64_t> slots = slot_numbers(given);
-  py::array_t<float> out({slots.size(), static_cast<std::size_t>(index.params().dim)});
-  float* const place = out.mutable_data();
-  const py::gil_scoped_release release;  // before the index's lock
-  index.get(slots, place);
-  return out;
-}
+py::array_t<float> get(const Hnsw& index, const Array<std::int64_t>& slots) { return get_rows(index, slots, index.params().dim); }
 
-py::array_t<std::int64_t> live_slots(const Hnsw& index) {
-  std::vector<std::uint64_t> slots;
-  {
-    const py::gil_scoped_release release;  // before the index's lock
-    slots = index.live_nodes();
-  }
-  py::array_t<std::int64_t> out(static_cast<py::ssize_t>(slots.size()));
-  for (std::size_t i = 0; i < slots.size(); ++i) out.mutable_data()[i] = static_cast<std::int64_t>(slots[i]);
-  return out;
+std::unique_ptr<graph::Frozen> freeze(const Hnsw& index, bool compact, int threads) {
+  const int count = parallel::resolve_threads(threads);
+  const py::gil_scoped_release release;  // before the index's lock
+  return index.freeze(compact ? graph::Layout::compact : graph::Layout::inlined, count);
 }
 
 void save(const Hnsw& index, const std::string& path, const Sections& sections) {
@@ -113,17 +65,6 @@ void save(const Hnsw& index, const std::string& path, const Sections& sections) 
 std::unique_ptr<Hnsw> from_container(const std::shared_ptr<storage::MappedFile>& file) {
   const py::gil_scoped_release release;
   return Hnsw::load(*file);
-}
-
-py::dict params(const Hnsw& index) {
-  const graph::Params& p = index.params();
-  py::dict values;
-  values["dim"] = p.dim;
-  values["metric"] = name_of(p.metric);
-  values["M"] = p.m;
-  values["ef_construction"] = p.ef_construction;
-  values["seed"] = p.seed;
-  return values;
 }
 
 }  // namespace
@@ -141,8 +82,11 @@ void register_graph(py::module_& m) {
       .def("score", &score_rows, py::arg("queries").noconvert(), py::arg("slots").noconvert(), py::arg("threads") = 0,
            "The exact scores of chosen slots (nq, m): float32 (nq, m), NaN where the slot is -1.")
       .def("get", &get, py::arg("slots").noconvert(), "The stored rows: float32 (n, dim).")
-      .def("live_slots", &live_slots, "The slots of live rows, rising.")
-      .def("params", &params, "dim, metric, M, ef_construction, seed.")
+      .def("live_slots", [](const Hnsw& index) { return live_slots_of(index); }, "The slots of live rows, rising.")
+      .def("params", [](const Hnsw& index) { return dict_of(index.params()); }, "dim, metric, M, ef_construction, seed.")
+      .def("connect", &Hnsw::connect, Release(), "Makes every slot reachable from the entry.")
+      .def("unreached", &Hnsw::unreached, Release(), "How many slots cannot be reached from the entry.")
+      .def("freeze", &freeze, py::arg("compact") = false, py::arg("threads") = 0, "The graph as it is now, laid out for search alone.")
       .def("save", &save, py::arg("path"), py::arg("sections"), "Writes a container of kind 'hnsw': these sections, then the graph.")
       .def_property_readonly("slots", py::cpp_function(&Hnsw::size, Release()), "How many slots there are, tombstones included.")
       .def_property_readonly("live", py::cpp_function(&Hnsw::live, Release()), "How many rows are live.");

@@ -31,6 +31,7 @@ py::dict kernel_targets() {
   names["dot_i8"] = kernels::dot_i8().target();
   names["scan_i8"] = kernels::scan_i8().target();
   names["scan_1bit"] = kernels::scan_1bit().target();
+  names["estimate_1bit"] = kernels::estimate_1bit().target();
   return names;
 }
 

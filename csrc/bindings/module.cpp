@@ -33,6 +33,7 @@ PYBIND11_MODULE(_core, m) {
   nf::bindings::register_score(m);
   nf::bindings::register_storage(m);
   nf::bindings::register_flat(m);
+  nf::bindings::register_frozen(m);
   nf::bindings::register_graph(m);
   nf::bindings::register_probes(m);
 }

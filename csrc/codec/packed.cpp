@@ -7,47 +7,18 @@
 #include <vector>
 
 #include "base/rounding.h"
+#include "codec/quantize.h"
 
 namespace nf::codec {
 namespace {
-
-constexpr float kCodeMax = 127.0f;
-// Adding 1.5 * 2^23 to a float32 below 2^22 leaves its nearest integer in the low bits, in baseline vector code.
-constexpr float kToInteger = 0x1.8p23f;
 
 std::size_t offset_of(std::size_t place, std::size_t dim) {
   return place / kPackRows * packed_groups(dim) * kPackRows * kPackDims + place % kPackRows * kPackDims;
 }
 
-// The smallest float32 with at most 16 significant bits that is >= peak / 127, or the largest such whose 127-fold stays finite.
-float scale_for(float peak) {
-  if (peak == 0.0f) return 0.0f;
-  float scale = static_cast<float>(static_cast<double>(peak) / kCodeMax);
-  if (static_cast<double>(scale) * kCodeMax < peak) scale = std::nextafter(scale, std::numeric_limits<float>::infinity());
-  std::uint32_t bits;
-  std::memcpy(&bits, &scale, sizeof(bits));
-  bits = (bits + 0xFFu) & ~0xFFu;
-  std::memcpy(&scale, &bits, sizeof(scale));
-  if (static_cast<double>(scale) * kCodeMax <= std::numeric_limits<float>::max()) return scale;
-  bits -= 0x100u;
-  std::memcpy(&scale, &bits, sizeof(scale));
-  return scale;
-}
-
 // Codes of one row, and the squared length of what they leave out.
-double quantize(const float* row, std::size_t dim, float scale, std::int8_t* codes) {
-  if (scale >= std::numeric_limits<float>::min()) {
-    const float inverse = 1.0f / scale;
-    for (std::size_t i = 0; i < dim; ++i) {
-      const float shifted = row[i] * inverse + kToInteger;
-      std::int32_t bits;
-      std::memcpy(&bits, &shifted, sizeof(bits));
-      codes[i] = static_cast<std::int8_t>(bits);
-    }
-  } else {
-    // A denormal scale has no finite reciprocal. (At the other end 127.5 scales may exceed the largest float32, so no code needs a limit.)
-    for (std::size_t i = 0; i < dim; ++i) codes[i] = scale == 0.0f ? 0 : static_cast<std::int8_t>(std::nearbyint(static_cast<double>(row[i]) / scale));
-  }
+double quantize_and_measure(const float* row, std::size_t dim, float scale, std::int8_t* codes) {
+  quantize(row, dim, scale, codes);
   double rest = 0.0;
   for (std::size_t i = 0; i < dim; ++i) {
     const double gap = static_cast<double>(row[i]) - static_cast<double>(scale) * codes[i];
@@ -68,11 +39,9 @@ PackedRows::PackedRows(std::size_t rows, std::size_t dim) : dim_(dim), codes_(pa
 }
 
 double PackedRows::encode(std::size_t place, const float* row, bool rest) {
-  float peak = 0.0f;
-  for (std::size_t i = 0; i < dim_; ++i) peak = std::max(peak, std::fabs(row[i]));
-  const float scale = scale_for(peak);
+  const float scale = scale_for(peak_of(row, dim_));
   std::vector<std::int8_t> codes(packed_groups(dim_) * kPackDims, 0);
-  const double left = quantize(row, dim_, scale, codes.data());
+  const double left = quantize_and_measure(row, dim_, scale, codes.data());
   double square = 0.0;
   for (std::size_t i = 0; i < dim_; ++i) {
     const double value = rest ? static_cast<double>(row[i]) : static_cast<double>(scale) * codes[i];

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <vector>
 
+#include "base/random.h"
 #include "base/status.h"
 #include "kernels/dispatch.h"
 #include "parallel/pool.h"
@@ -10,15 +11,12 @@
 namespace nf::codec {
 namespace {
 
-// SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): uniform in (0, 1), never an end.
+// SplitMix64: uniform in (0, 1), never an end.
 class Uniform {
  public:
   explicit Uniform(std::uint64_t seed) : state_(seed) {}
   double next() {
-    std::uint64_t z = state_ += 0x9E3779B97F4A7C15u;
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-    return (static_cast<double>((z ^ (z >> 31)) >> 11) + 0.5) * 0x1p-53;
+    return (static_cast<double>(mix64(state_ += kGolden64) >> 11) + 0.5) * 0x1p-53;
   }
 
  private:

@@ -28,42 +28,44 @@ void write_list(Graph& graph, std::uint32_t node, unsigned layer, const std::vec
 }
 
 // scratch.peers becomes the nodes of the batch before `node`, with their distances.
-void measure_peers(const Graph& graph, const Space& space, std::uint32_t begin, std::uint32_t node, Scratch& scratch) {
+void measure_peers(const Graph& graph, const From& from, std::uint32_t begin, std::uint32_t node, Scratch& scratch) {
   const std::size_t n = node - begin;
   scratch.reserve_rows(kMaxBatch);
-  for (std::size_t i = 0; i < n; ++i) scratch.rows[i] = graph.rows[begin + i];
+  for (std::size_t i = 0; i < n; ++i) scratch.coded[i] = graph.codes[begin + i];
   scratch.peers.clear();
-  if (n == 0) return;
-  space.distances(graph.rows[node], scratch.rows.data(), n, scratch.distances.data());
+  from.coder.distances(from.probe, scratch.coded.data(), n, scratch.products.data(), scratch.distances.data());
   for (std::size_t i = 0; i < n; ++i) scratch.peers.push_back({scratch.distances[i], begin + static_cast<std::uint32_t>(i)});
 }
 
 // Algorithm 1 for one node, up to choosing its own neighbours. Reads the graph before the batch, writes only the node's own lists.
-void choose_links(Graph& graph, const Space& space, std::uint32_t begin, std::uint32_t node, Scratch& scratch) {
-  const float* q = graph.rows[node];
+void choose_links(Graph& graph, const codec::Coder& coder, std::uint32_t begin, std::uint32_t node, Scratch& scratch) {
+  const From from{coder, coder.probe_of(graph.codes[node])};
+  const std::size_t ef = graph.params.ef_construction;
   const unsigned level = graph.levels[node];
   scratch.best.clear();
   unsigned top = 0;
   if (graph.entry != kNone) {
     top = graph.levels[graph.entry];
-    const Candidate start = descend(graph, space, q, std::min(level, top), scratch);
+    const Candidate start = descend(graph, from, std::min(level, top), scratch);
     scratch.best.push_back(start);
   }
-  measure_peers(graph, space, begin, node, scratch);
+  measure_peers(graph, from, begin, node, scratch);
   for (unsigned layer = level + 1; layer-- > 0;) {
-    if (graph.entry != kNone && layer <= top) search_layer(graph, space, q, layer, graph.params.ef_construction, Keep{}, scratch);
+    if (graph.entry != kNone && layer <= top) search_layer(graph, from, layer, ef, Keep{}, scratch);
     scratch.candidates.clear();
     if (layer <= top) scratch.candidates = scratch.best;
+    // Had peers come one by one, the walk would have dropped those that are farther than all it found.
+    const bool full = scratch.candidates.size() >= ef;
     for (const Candidate& peer : scratch.peers) {
-      if (graph.levels[peer.node] >= layer) scratch.candidates.push_back(peer);
+      if (graph.levels[peer.node] >= layer && !(full && nearer(scratch.best.back(), peer))) scratch.candidates.push_back(peer);
     }
-    select_neighbours(graph, space, graph.params.m, scratch);
+    select_neighbours(graph, coder, node, graph.params.m, scratch);
     write_list(graph, node, layer, scratch.chosen);
   }
 }
 
 // Adds the sources of one target, shrinking its list by the same heuristic when they do not fit (algorithm 1, lines 13-16).
-void link_back(Graph& graph, const Space& space, const Link* begin, const Link* end, Scratch& scratch) {
+void link_back(Graph& graph, const codec::Coder& coder, const Link* begin, const Link* end, Scratch& scratch) {
   const std::uint32_t target = begin->target;
   const unsigned layer = begin->layer;
   const std::uint32_t capacity = graph.capacity(layer);
@@ -76,12 +78,12 @@ void link_back(Graph& graph, const Space& space, const Link* begin, const Link* 
   }
   for (std::size_t i = 0; i < n; ++i) {
     scratch.fresh[i] = i < old ? links[i] : begin[i - old].source;
-    scratch.rows[i] = graph.rows[scratch.fresh[i]];
+    scratch.coded[i] = graph.codes[scratch.fresh[i]];
   }
-  space.distances(graph.rows[target], scratch.rows.data(), n, scratch.distances.data());
+  coder.distances(coder.probe_of(graph.codes[target]), scratch.coded.data(), n, scratch.products.data(), scratch.distances.data());
   scratch.candidates.clear();
   for (std::size_t i = 0; i < n; ++i) scratch.candidates.push_back({scratch.distances[i], scratch.fresh[i]});
-  select_neighbours(graph, space, capacity, scratch);
+  select_neighbours(graph, coder, target, capacity, scratch);
   write_list(graph, target, layer, scratch.chosen);
 }
 
@@ -115,10 +117,10 @@ void reserve_for_links(const Graph& graph, Scratch& scratch) {
   scratch.chosen.reserve(most);
 }
 
-void link_batch(Graph& graph, const Space& space, std::uint32_t begin, std::uint32_t end, int threads, ScratchList& scratches) {
+void link_batch(Graph& graph, const codec::Coder& coder, std::uint32_t begin, std::uint32_t end, int threads, ScratchList& scratches) {
   raise_if_bad(parallel::parallel_for(end - begin, threads, [&](std::size_t from, std::size_t to, std::size_t) {
     auto scratch = scratches.borrow();
-    for (std::size_t i = from; i < to; ++i) choose_links(graph, space, begin, begin + static_cast<std::uint32_t>(i), *scratch);
+    for (std::size_t i = from; i < to; ++i) choose_links(graph, coder, begin, begin + static_cast<std::uint32_t>(i), *scratch);
   }));
   const std::vector<Link> links = links_of_batch(graph, begin, end);
   const std::vector<std::size_t> starts = groups_of(links);
@@ -130,19 +132,19 @@ void link_batch(Graph& graph, const Space& space, std::uint32_t begin, std::uint
     reserve_for_links(graph, *leases.back());
   }
   raise_if_bad(parallel::parallel_for(starts.size() - 1, threads, [&](std::size_t from, std::size_t to, std::size_t part) {
-    for (std::size_t i = from; i < to; ++i) link_back(graph, space, &links[starts[i]], links.data() + starts[i + 1], *leases[part]);
+    for (std::size_t i = from; i < to; ++i) link_back(graph, coder, &links[starts[i]], links.data() + starts[i + 1], *leases[part]);
   }));
 }
 
 }  // namespace
 
 void link_nodes(Graph& graph, std::size_t first, int threads, ScratchList& scratches, std::size_t& linked) {
-  const Space space(graph.params);
+  const codec::Coder coder = graph.coder();
   linked = first;
   while (linked < graph.size()) {
     const std::size_t batch = std::min({std::max<std::size_t>(1, linked), kMaxBatch, graph.size() - linked});
     const auto begin = static_cast<std::uint32_t>(linked), end = static_cast<std::uint32_t>(linked + batch);
-    link_batch(graph, space, begin, end, threads, scratches);
+    link_batch(graph, coder, begin, end, threads, scratches);
     for (std::uint32_t node = begin; node < end; ++node) {
       if (graph.entry == kNone || graph.levels[node] > graph.levels[graph.entry]) graph.entry = node;
     }

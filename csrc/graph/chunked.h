@@ -4,9 +4,12 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <memory>
 #include <new>
 #include <vector>
+
+#include "base/aligned.h"
 
 namespace nf::graph {
 
@@ -14,12 +17,12 @@ template <class T>
 class Chunked {
  public:
   // Rows begin on cache lines: a row of 384 floats is then 24 lines and never 25.
-  static constexpr std::size_t kLine = 64;
-  // Chunks of about 1 MiB: an index of one row wastes little, one of a million rows has a few thousand chunks.
-  static constexpr std::size_t kChunkBytes = std::size_t{1} << 20;
+  // Chunks of at most 8 MiB, all but the first in huge pages. The first is ordinary memory, of which a small index touches only what it
+  // fills. In chunks of one huge page each, rows of 1,536 bytes would leave a quarter of every page empty.
+  static constexpr std::size_t kChunkBytes = 4 * kHugePage;
 
   Chunked(std::size_t width, T fill) : width_(width), fill_(fill) {
-    stride_ = (width * sizeof(T) + kLine - 1) / kLine * kLine / sizeof(T);
+    stride_ = (width * sizeof(T) + kCacheLine - 1) / kCacheLine * kCacheLine / sizeof(T);
     while (shift_ < 16 && (std::size_t{2} << shift_) * stride_ * sizeof(T) <= kChunkBytes) ++shift_;
   }
 
@@ -35,7 +38,7 @@ class Chunked {
     const std::size_t values = stride_ << shift_;
     while (chunks_.size() < needed) {
       chunks_.reserve(chunks_.size() + 1);
-      chunks_.emplace_back(static_cast<T*>(::operator new(values * sizeof(T), std::align_val_t{kLine})));
+      chunks_.emplace_back(chunks_.empty() ? plain(values * sizeof(T)) : static_cast<T*>(huge_memory(values * sizeof(T))));
     }
     for (std::size_t row = size_; row < rows; ++row) std::fill_n((*this)[row], stride_, fill_);
     size_ = std::max(size_, rows);
@@ -46,8 +49,14 @@ class Chunked {
 
  private:
   struct Free {
-    void operator()(T* p) const { ::operator delete(p, std::align_val_t{kLine}); }
+    void operator()(T* p) const { std::free(p); }
   };
+
+  static T* plain(std::size_t bytes) {
+    void* const memory = std::aligned_alloc(kCacheLine, bytes);
+    if (memory == nullptr) throw std::bad_alloc();
+    return static_cast<T*>(memory);
+  }
 
   std::size_t mask() const { return (std::size_t{1} << shift_) - 1; }
 

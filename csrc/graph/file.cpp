@@ -2,6 +2,7 @@
 //
 //   graph      u32 x 8: layout version, dim, metric, M, ef_construction, nodes, slots of upper lists, entry; then u64 seed
 //   rows       float32, nodes x dim, without padding
+//   centre     float32, dim: what the codes are relative to; the codes themselves are made again from rows and centre
 //   links0     u32, nodes x 2 M; a list ends at 0xFFFFFFFF or at its capacity
 //   upper      u32, slots x M: the lists of layers 1, 2, ... of node 0, then of node 1, ...
 //   levels     u8, nodes
@@ -17,7 +18,7 @@
 namespace nf::graph {
 namespace {
 
-constexpr std::uint32_t kLayout = 1;
+constexpr std::uint32_t kLayout = 2;
 
 struct Head {
   std::uint32_t layout;
@@ -39,15 +40,15 @@ static_assert(sizeof(Head) == 40, "no padding");
 Head read_head(const storage::MappedFile& file) {
   const Head head = *file.section("graph").as<Head>(1, "graph");
   if (head.layout != kLayout) {
-    throw FormatError(file.path() + ": graph layout " + std::to_string(head.layout) + ", this nearfield reads " + std::to_string(kLayout) +
-                      ": a newer nearfield wrote it");
+    const char* const who = head.layout > kLayout ? "a newer nearfield wrote it" : "an older nearfield wrote it, build the index again from its rows";
+    throw FormatError(file.path() + ": graph layout " + std::to_string(head.layout) + ", this nearfield reads " + std::to_string(kLayout) + ": " + who);
   }
   if (head.dim < 1 || head.dim > kLargestDim || head.metric > static_cast<std::uint32_t>(Metric::l2) || head.m < kLeastM || head.m > kLargestM ||
       head.ef_construction < 1 || head.ef_construction > kLargestEf) {
     refuse(file, "a parameter of the graph is out of range");
   }
   const bool empty = head.nodes == 0;
-  if (head.nodes == kNone || head.slots == kNone || (empty ? head.entry != kNone || head.slots != 0 : head.entry >= head.nodes)) {
+  if (head.nodes > kMostNodes || head.slots == kNone || (empty ? head.entry != kNone || head.slots != 0 : head.entry >= head.nodes)) {
     refuse(file, "the graph's counts or its entry are out of range");
   }
   return head;
@@ -75,6 +76,17 @@ void measure_rows(const storage::MappedFile& file, Graph& graph) {
     if (!std::isfinite(norm) || (graph.params.metric == Metric::cosine && !unit)) refuse(file, "row " + std::to_string(i) + " has an impossible norm");
     graph.norms.push_back(norm);
   }
+}
+
+// Codes of rows that are finite; the centre may be anything that is finite too, and then costs recall at most.
+void code_rows(const storage::MappedFile& file, Graph& graph) {
+  const float* stored = file.section("centre").as<float>(graph.params.dim, "centre");
+  graph.centre.assign(stored, stored + graph.params.dim);
+  for (const float value : graph.centre) {
+    if (!std::isfinite(value)) refuse(file, "the centre is not finite");
+  }
+  graph.codes.grow(graph.rows.size());
+  graph.encode(0);
 }
 
 // Levels give each node's slots; a node's lists name existing nodes, other than itself, that live on the same layer.
@@ -137,6 +149,7 @@ void Hnsw::save(storage::Writer& writer, const std::string& path) const {
                   p.seed};
   writer.section("graph", &head, sizeof(head));
   write_rows(writer, "rows", graph.rows);
+  writer.section("centre", graph.centre.data(), graph.centre.size() * sizeof(float));
   write_rows(writer, "links0", graph.links0);
   write_rows(writer, "upper", graph.upper);
   writer.section("levels", graph.levels.data(), graph.levels.size());
@@ -160,8 +173,11 @@ std::unique_ptr<Hnsw> Hnsw::load(const storage::MappedFile& file) {
   read_rows(file, "upper", head.slots, graph->upper);
   graph->entry = head.entry;
   measure_rows(file, *graph);
+  code_rows(file, *graph);
   check_lists(file, *graph);
-  return std::unique_ptr<Hnsw>(new Hnsw(std::move(graph)));
+  std::unique_ptr<Hnsw> index(new Hnsw(std::move(graph)));
+  index->connected_ = head.nodes;  // as it was when it was saved, so that what is added next makes the same graph
+  return index;
 }
 
 }  // namespace nf::graph

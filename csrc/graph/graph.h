@@ -1,5 +1,5 @@
 // The graph of Malkov and Yashunin, "Efficient and robust approximate nearest neighbor search using hierarchical navigable small world
-// graphs" (2018, arXiv 1603.09320), as plain data: rows, neighbour lists, levels. No locks here: graph/index.h has them.
+// graphs" (2018, arXiv 1603.09320), as plain data: rows, their codes, neighbour lists, levels. No locks here: graph/index.h has them.
 //
 // Nodes are numbered in insertion order. A replaced or deleted row stays as a tombstone: searches pass through it and do not return it.
 #pragma once
@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/metric.h"
+#include "codec/codes.h"
 #include "graph/chunked.h"
 #include "kernels/dispatch.h"
 
@@ -30,10 +31,17 @@ constexpr std::uint32_t kLargestDim = 1u << 16;
 constexpr std::uint32_t kLeastM = 2, kLargestM = 512;
 constexpr std::uint32_t kLargestEf = 1u << 20;
 
+// Nodes that 31 bits can name: the lowest bit of a walk's candidates says whether they have been expanded (graph/pool.h).
+constexpr std::size_t kMostNodes = (std::size_t{1} << 31) - 1;
+// The centre of the codes is the mean of so many rows, the first that come.
+constexpr std::size_t kCentreRows = 1024;
+
 struct Graph {
-  explicit Graph(const Params& p) : params(p), rows(p.dim, 0.0f), links0(p.m0(), kNone), upper(p.m, kNone) {}
+  explicit Graph(const Params& p)
+      : params(p), rows(p.dim, 0.0f), codes(codec::coded_bytes(p.dim), 0), links0(p.m0(), kNone), upper(p.m, kNone), centre(p.dim, 0.0f) {}
 
   std::size_t size() const { return levels.size(); }
+  codec::Coder coder() const { return codec::Coder(params.metric, params.dim, centre.data()); }
 
   std::uint32_t* links(std::uint32_t node, unsigned layer) { return layer == 0 ? links0[node] : upper[upper_first[node] + layer - 1]; }
   const std::uint32_t* links(std::uint32_t node, unsigned layer) const {
@@ -41,21 +49,28 @@ struct Graph {
   }
   std::uint32_t capacity(unsigned layer) const { return layer == 0 ? params.m0() : params.m; }
 
-  // Makes room for `count` more nodes, with levels and empty neighbour lists, and copies their rows. Strong guarantee.
+  // Makes room for `count` more nodes, with levels and empty neighbour lists, copies their rows and codes them. Strong guarantee.
   void append(const float* values, std::size_t count);
+  // Makes codes of the rows from `first` on.
+  void encode(std::size_t first);
   // Drops the nodes from `size` on, which no list may name.
   void truncate(std::size_t size);
 
   Params params;
   Chunked<float> rows;
+  Chunked<std::int8_t> codes;     // what walks and the build compare (codec/codes.h)
   Chunked<std::uint32_t> links0;  // layer 0; a list ends at kNone or at its capacity
   Chunked<std::uint32_t> upper;   // layers 1, 2, ... of a node stand one after the other, from upper_first[node]
   std::vector<std::uint32_t> upper_first;
   std::vector<std::uint8_t> levels;
   std::vector<std::uint8_t> deleted;
   std::vector<float> norms;  // |row|, rounded up: bounds the rounding error of a float32 score
+  std::vector<float> centre;
   std::uint32_t entry = kNone;
   std::size_t live = 0;
+
+ private:
+  void set_centre();
 };
 
 // The highest layer of a node: l with probability M^-l (1 - 1/M), which is floor(-ln(u) / ln(M)) of the paper's section 4, from a hash of
@@ -65,7 +80,7 @@ unsigned level_of(std::uint64_t seed, std::uint64_t ordinal, std::uint32_t m);
 // An upper bound of a row's norm in float32; infinity where it does not fit, NaN where a value is NaN.
 float norm_above(const float* row, std::size_t dim);
 
-// Distances under the metric, smaller is nearer: -q.r or |q - r|^2. Made once per job, on the caller's thread.
+// Distances of float32 rows, smaller is nearer: -q.r or |q - r|^2. Made once per job, on the caller's thread.
 class Space {
  public:
   explicit Space(const Params& params)
@@ -82,12 +97,11 @@ class Space {
     for (std::size_t i = 0; i < n; ++i) {
       const float distance = negate_ ? -out[i] : out[i];
       // Overflow gives infinity or NaN (kernels' contracts). NaN would break every ordering; the largest float keeps them total.
-      out[i] = distance < kFar ? distance : kFar;
+      out[i] = distance < codec::kFar ? distance : codec::kFar;
     }
   }
 
  private:
-  static constexpr float kFar = 3.402823466e+38f;
   void (*gather_)(const float*, const float* const*, std::size_t, std::size_t, float*);
   bool negate_;
   std::size_t dim_;

@@ -6,11 +6,16 @@
 
 #include "base/status.h"
 #include "graph/build.h"
+#include "graph/frozen.h"
+#include "graph/reach.h"
 #include "score/door.h"
 #include "score/gather.h"
 
 namespace nf::graph {
 namespace {
+
+// Reachability is looked at from twice so many rows on: walking all links then costs a hundredth of having made them.
+constexpr std::size_t kLeastConnected = 512;
 
 void check_range(const char* name, std::uint64_t value, std::uint64_t least, std::uint64_t most) {
   if (value >= least && value <= most) return;
@@ -69,6 +74,10 @@ void Hnsw::append(const float* rows, std::size_t count, const std::vector<std::u
     graph.live -= linked - first;
     throw;
   }
+  if (graph.size() >= 2 * std::max(connected_, kLeastConnected)) {
+    graph::connect(graph, scratches_);
+    connected_ = graph.size();
+  }
   for (const std::uint64_t node : dead) {
     graph.live -= graph.deleted[node] == 0 ? 1 : 0;
     graph.deleted[node] = 1;
@@ -92,6 +101,22 @@ void Hnsw::get(const std::vector<std::uint64_t>& nodes, float* out) const {
 void Hnsw::score(MatrixView<float> queries, MatrixView<std::int64_t> nodes, int threads, float* out) const {
   const std::shared_lock lock(lock_);
   score::gather(params().metric, GraphRows(*graph_), score::Chosen{queries, nodes, graph_->size(), threads}, out);
+}
+
+void Hnsw::connect() {
+  const std::unique_lock lock(lock_);
+  graph::connect(*graph_, scratches_);
+  connected_ = graph_->size();
+}
+
+std::size_t Hnsw::unreached() const {
+  const std::shared_lock lock(lock_);
+  return count_unreached(*graph_);
+}
+
+std::unique_ptr<Frozen> Hnsw::freeze(Layout layout, int threads) const {
+  const std::shared_lock lock(lock_);
+  return std::make_unique<Frozen>(*graph_, layout, threads);
 }
 
 std::size_t Hnsw::size() const {

@@ -12,39 +12,16 @@
 #include <vector>
 
 #include "base/view.h"
+#include "graph/blocks.h"
 #include "graph/graph.h"
-#include "graph/scan.h"
+#include "graph/request.h"
 #include "graph/scratch.h"
-#include "graph/traverse.h"
 #include "parallel/rwlock.h"
 #include "storage/sections.h"
 
 namespace nf::graph {
 
-enum class Mode {
-  automatic,  // the walk, or an exact scan where the scan is no more work or the walk finds too few
-  walk,       // the walk only: for tests and measurements of it
-  scan,       // exact
-};
-
-struct Request {
-  const float* queries = nullptr;  // nq rows of dim finite floats
-  std::size_t nq = 0;
-  std::size_t k = 10;
-  std::size_t ef = 64;
-  std::size_t limit = kNone;       // nodes from here on are not results
-  MatrixView<std::uint8_t> mask;   // (1 or nq, limit), zero: not a result; or none
-  MatrixView<float> bias;          // (1 or nq, limit), finite, added to the exact scores; or none
-  Mode mode = Mode::automatic;
-  int threads = 1;
-};
-
-// Where answers go: nq rows of k nodes (-1 in missing places) and scores (NaN there), and how many places of each row are filled.
-struct Answer {
-  std::int64_t* nodes;
-  float* scores;
-  std::int64_t* counts;
-};
+class Frozen;
 
 class Hnsw {
  public:
@@ -69,6 +46,12 @@ class Hnsw {
   std::size_t live() const;
   std::vector<std::uint64_t> live_nodes() const;
 
+  // Makes every node reachable (graph/reach.h); append() does so whenever the index has doubled.
+  void connect();
+  std::size_t unreached() const;
+  // The graph as it is now, laid out for search alone.
+  std::unique_ptr<Frozen> freeze(Layout layout, int threads) const;
+
   // Writes the container: the sections already in `writer`, then those of the graph.
   void save(storage::Writer& writer, const std::string& path) const;
   static std::unique_ptr<Hnsw> load(const storage::MappedFile& file);
@@ -76,12 +59,10 @@ class Hnsw {
  private:
   explicit Hnsw(std::unique_ptr<Graph> graph) : graph_(std::move(graph)) {}
 
-  void search_one(const Request& request, std::size_t at, const score::Query& query, const Space& space,
-                  const std::vector<std::uint32_t>* to_scan, std::size_t matches, const Answer& answer) const;
-
   mutable parallel::RwLock lock_;
   std::unique_ptr<Graph> graph_;
   mutable ScratchList scratches_;
+  std::size_t connected_ = 0;  // nodes when connect() last ran
 };
 
 }  // namespace nf::graph

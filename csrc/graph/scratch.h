@@ -9,6 +9,8 @@
 #include <utility>
 #include <vector>
 
+#include "graph/pool.h"
+
 namespace nf::graph {
 
 struct Candidate {
@@ -54,65 +56,75 @@ class Visited {
 
 struct Scratch {
   Visited visited;
-  std::vector<Candidate> frontier;    // min-heap: nodes whose neighbours are not looked at yet
-  std::vector<Candidate> best;        // max-heap while searching: the ef nearest nodes so far
+  Pool pool;                          // of a walk in which every node may be a result
+  std::vector<Candidate> frontier;    // of other walks, a min-heap: nodes whose neighbours are not looked at yet
+  std::vector<Candidate> best;        // a walk's starts, then its results, nearest first
   std::vector<Candidate> peers;       // nodes of the same batch
   std::vector<Candidate> candidates;  // input of the neighbour selection
   std::vector<std::uint32_t> fresh;   // the nodes whose distances are asked for
   std::vector<std::uint32_t> chosen;  // output of the neighbour selection
   std::vector<Scored> scored;         // the answer to one query
-  std::vector<const float*> rows;     // what the distance kernel takes ...
-  std::vector<float> distances;       // ... and gives
+  std::vector<const float*> rows;     // what the distance kernels take ...
+  std::vector<const std::int8_t*> coded;
+  std::vector<std::int32_t> products;
+  std::vector<float> distances;       // ... and give
+  std::vector<std::int8_t> query;     // a query's codes
+  std::vector<float> rest;            // and what they are made of
 
   // Room for n rows at once, rounded up as Space::distances asks.
   void reserve_rows(std::size_t n) {
     if (rows.size() < n + 4) rows.resize(n + 4);
+    if (coded.size() < n) coded.resize(n);
+    if (products.size() < n) products.resize(n);
     if (distances.size() < n + 4) distances.resize(n + 4);
     if (fresh.size() < n) fresh.resize(n);
   }
 };
 
-// Scratches not in use. A caller borrows one for a call; the list grows to the number of callers at once.
-class ScratchList {
+// Things not in use. A caller borrows one for a call; the list grows to the number of callers at once.
+template <typename T>
+class Lending {
  public:
   class Lease {
- public:
-    Lease(ScratchList& home, std::unique_ptr<Scratch> scratch) : home_(&home), scratch_(std::move(scratch)) {}
+   public:
+    Lease(Lending& home, std::unique_ptr<T> lent) : home_(&home), lent_(std::move(lent)) {}
     Lease(Lease&&) = default;
     ~Lease() {
-      if (scratch_ != nullptr) home_->give_back(std::move(scratch_));
+      if (lent_ != nullptr) home_->give_back(std::move(lent_));
     }
-    Scratch& operator*() { return *scratch_; }
-    Scratch* operator->() { return scratch_.get(); }
+    T& operator*() { return *lent_; }
+    T* operator->() { return lent_.get(); }
 
- private:
-    ScratchList* home_;
-    std::unique_ptr<Scratch> scratch_;
+   private:
+    Lending* home_;
+    std::unique_ptr<T> lent_;
   };
 
   Lease borrow() {
     {
       const std::lock_guard lock(mutex_);
       if (!free_.empty()) {
-        auto scratch = std::move(free_.back());
+        auto lent = std::move(free_.back());
         free_.pop_back();
-        return Lease(*this, std::move(scratch));
+        return Lease(*this, std::move(lent));
       }
     }
-    return Lease(*this, std::make_unique<Scratch>());
+    return Lease(*this, std::make_unique<T>());
   }
 
  private:
-  void give_back(std::unique_ptr<Scratch> scratch) {
+  void give_back(std::unique_ptr<T> lent) {
     const std::lock_guard lock(mutex_);
     try {
-      free_.push_back(std::move(scratch));
-    } catch (...) {  // no memory for the list: the scratch is freed instead
+      free_.push_back(std::move(lent));
+    } catch (...) {  // no memory for the list: what was lent is freed instead
     }
   }
 
   std::mutex mutex_;
-  std::vector<std::unique_ptr<Scratch>> free_;
+  std::vector<std::unique_ptr<T>> free_;
 };
+
+using ScratchList = Lending<Scratch>;
 
 }  // namespace nf::graph

@@ -5,19 +5,22 @@
 namespace nf::graph {
 namespace {
 
-// Chosen rows are compared by eights, the width of the distance kernel; most candidates fall within the first eight.
-constexpr std::size_t kGroup = 8;
+// Chosen rows are compared by fours, as the distance kernel takes them; most candidates fall to one of the first four.
+constexpr std::size_t kGroup = 4;
 
-bool nearer_to_a_chosen_one(const Graph& graph, const Space& space, const Candidate& candidate, Scratch& scratch) {
-  const float* row = graph.rows[candidate.node];
+// Distances from a node's codes lack the node's own `add` (codec/codes.h): candidate and base differ in it.
+bool nearer_to_a_chosen_one(const Graph& graph, const codec::Coder& coder, const Candidate& candidate, float base_add, Scratch& scratch) {
+  const std::int8_t* row = graph.codes[candidate.node];
+  const codec::Probe probe = coder.probe_of(row);
+  const float own_add = codec::terms_of(row, coder.width()).add;
   const auto& chosen = scratch.chosen;
   for (std::size_t begin = 0; begin < chosen.size(); begin += kGroup) {
     const std::size_t n = std::min(kGroup, chosen.size() - begin);
-    for (std::size_t i = 0; i < n; ++i) scratch.rows[i] = graph.rows[chosen[begin + i]];
-    space.distances(row, scratch.rows.data(), n, scratch.distances.data());
+    for (std::size_t i = 0; i < n; ++i) scratch.coded[i] = graph.codes[chosen[begin + i]];
+    coder.distances(probe, scratch.coded.data(), n, scratch.products.data(), scratch.distances.data());
     for (std::size_t i = 0; i < n; ++i) {
       // Strictly: of several equal rows all are taken, or each but one would lose its links.
-      if (scratch.distances[i] < candidate.distance) return true;
+      if (scratch.distances[i] + own_add < candidate.distance + base_add) return true;
     }
   }
   return false;
@@ -25,14 +28,15 @@ bool nearer_to_a_chosen_one(const Graph& graph, const Space& space, const Candid
 
 }  // namespace
 
-void select_neighbours(const Graph& graph, const Space& space, std::size_t most, Scratch& scratch) {
+void select_neighbours(const Graph& graph, const codec::Coder& coder, std::uint32_t base, std::size_t most, Scratch& scratch) {
   scratch.reserve_rows(kGroup);
   std::sort(scratch.candidates.begin(), scratch.candidates.end(), nearer);
   scratch.chosen.clear();
+  const float base_add = codec::terms_of(graph.codes[base], coder.width()).add;
   const bool all = scratch.candidates.size() <= most;
   for (const Candidate& candidate : scratch.candidates) {
     if (scratch.chosen.size() >= most) break;
-    if (all || !nearer_to_a_chosen_one(graph, space, candidate, scratch)) scratch.chosen.push_back(candidate.node);
+    if (all || !nearer_to_a_chosen_one(graph, coder, candidate, base_add, scratch)) scratch.chosen.push_back(candidate.node);
   }
 }
 

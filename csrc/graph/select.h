@@ -8,10 +8,10 @@
 
 namespace nf::graph {
 
-// Chooses at most `most` of scratch.candidates (which it sorts) into scratch.chosen: from the nearest on, a candidate is taken unless an
+// Chooses neighbours of `base`, at most `most` of scratch.candidates (which it sorts) into scratch.chosen: from the nearest on, a candidate is taken unless an
 // already chosen one is nearer to it than the base is. So the links point in different directions, and clusters stay connected.
 // When there are no more candidates than places, all are taken. Neither extendCandidates nor keepPrunedConnections of the paper: both add
 // distance computations, to the build and to every search.
-void select_neighbours(const Graph& graph, const Space& space, std::size_t most, Scratch& scratch);
+void select_neighbours(const Graph& graph, const codec::Coder& coder, std::uint32_t base, std::size_t most, Scratch& scratch);
 
 }  // namespace nf::graph

@@ -5,51 +5,69 @@
 namespace nf::graph {
 namespace {
 
-// The first lines of each row to come: the hardware follows from there. 2 of 24 lines at 384 dimensions; more of them evict each other.
-constexpr std::size_t kPrefetchLines = 2;
+// Rows that one call of the kernel takes; those of the next call are on their way from memory meanwhile.
+constexpr std::size_t kAhead = 4;
 
-inline void prefetch_row(const float* row) {
-  const char* line = reinterpret_cast<const char*>(row);
-  for (std::size_t i = 0; i < kPrefetchLines; ++i) __builtin_prefetch(line + i * Chunked<float>::kLine);
+inline void prefetch(const void* from, std::size_t bytes) {
+  const char* line = static_cast<const char*>(from);
+  for (std::size_t at = 0; at < bytes; at += kCacheLine) __builtin_prefetch(line + at);
 }
 
-struct KeepAll {
-  bool operator()(std::uint32_t) const { return true; }
-};
-
 // Puts the unvisited neighbours of a node in scratch.fresh and their distances in scratch.distances; returns how many.
-std::size_t look_around(const Graph& graph, const Space& space, const float* q, std::uint32_t node, unsigned layer, Scratch& scratch) {
+std::size_t look_around(const Graph& graph, const From& from, std::uint32_t node, unsigned layer, Scratch& scratch) {
   const std::uint32_t* links = graph.links(node, layer);
   const std::uint32_t capacity = graph.capacity(layer);
   std::size_t n = 0;
   for (std::uint32_t i = 0; i < capacity && links[i] != kNone; ++i) {
-    if (!scratch.visited.insert(links[i])) continue;
-    const float* row = graph.rows[links[i]];
-    prefetch_row(row);
     scratch.fresh[n] = links[i];
-    scratch.rows[n++] = row;
+    n += scratch.visited.insert(links[i]) ? 1 : 0;
   }
-  if (n > 0) space.distances(q, scratch.rows.data(), n, scratch.distances.data());
+  const std::size_t bytes = graph.codes.width();
+  for (std::size_t i = 0; i < n; ++i) scratch.coded[i] = graph.codes[scratch.fresh[i]];
+  for (std::size_t i = 0; i < std::min(n, kAhead); ++i) prefetch(scratch.coded[i], bytes);
+  for (std::size_t i = 0; i < n; i += kAhead) {
+    for (std::size_t j = i + kAhead; j < std::min(n, i + 2 * kAhead); ++j) prefetch(scratch.coded[j], bytes);
+    from.coder.distances(from.probe, scratch.coded.data() + i, std::min(kAhead, n - i), scratch.products.data(), scratch.distances.data() + i);
+  }
   return n;
 }
 
-template <typename IsKept>
-void walk(const Graph& graph, const Space& space, const float* q, unsigned layer, std::size_t ef, const IsKept& kept, Scratch& scratch) {
+// Every node may be a result: the candidates to expand are among the results, so one pool holds both.
+void walk_all(const Graph& graph, const From& from, unsigned layer, std::size_t ef, Scratch& scratch) {
+  Pool& pool = scratch.pool;
+  pool.reset(ef);
+  for (const Candidate& start : scratch.best) pool.offer(key_of(start.distance, start.node));
+  while (pool.open()) {
+    const std::uint32_t node = pool.expand();
+    if (pool.open()) __builtin_prefetch(graph.links(pool.next(), layer));
+    const std::size_t n = look_around(graph, from, node, layer, scratch);
+    for (std::size_t i = 0; i < n; ++i) pool.offer(key_of(scratch.distances[i], scratch.fresh[i]));
+  }
+  scratch.best.clear();
+  for (std::size_t i = 0; i < pool.size(); ++i) scratch.best.push_back({distance_of(pool[i]), node_of(pool[i])});
+}
+
+// Only kept nodes are results, but the way to them leads over others: as many of these as it takes.
+void walk_kept(const Graph& graph, const From& from, unsigned layer, std::size_t ef, const Keep& keep, Scratch& scratch) {
   auto& frontier = scratch.frontier;
   auto& best = scratch.best;
+  frontier = best;
+  std::make_heap(frontier.begin(), frontier.end(), farther);
+  best.erase(std::remove_if(best.begin(), best.end(), [&](const Candidate& c) { return !keep(c.node); }), best.end());
+  std::make_heap(best.begin(), best.end(), nearer);
   while (!frontier.empty()) {
     const Candidate current = frontier.front();
     if (best.size() >= ef && nearer(best.front(), current)) break;
     std::pop_heap(frontier.begin(), frontier.end(), farther);
     frontier.pop_back();
     if (!frontier.empty()) __builtin_prefetch(graph.links(frontier.front().node, layer));
-    const std::size_t n = look_around(graph, space, q, current.node, layer, scratch);
+    const std::size_t n = look_around(graph, from, current.node, layer, scratch);
     for (std::size_t i = 0; i < n; ++i) {
       const Candidate found{scratch.distances[i], scratch.fresh[i]};
       if (best.size() >= ef && !nearer(found, best.front())) continue;
       frontier.push_back(found);
       std::push_heap(frontier.begin(), frontier.end(), farther);
-      if (!kept(found.node)) continue;
+      if (!keep(found.node)) continue;
       best.push_back(found);
       std::push_heap(best.begin(), best.end(), nearer);
       if (best.size() > ef) {
@@ -58,21 +76,27 @@ void walk(const Graph& graph, const Space& space, const float* q, unsigned layer
       }
     }
   }
+  std::sort_heap(best.begin(), best.end(), nearer);
 }
 
 }  // namespace
 
-Candidate descend(const Graph& graph, const Space& space, const float* q, unsigned stop, Scratch& scratch) {
+codec::Probe probe_of(const codec::Coder& coder, const float* query, Scratch& scratch) {
+  scratch.rest.resize(coder.dim());
+  scratch.query.resize(coder.width());
+  return coder.encode_query(query, scratch.rest.data(), scratch.query.data());
+}
+
+Candidate descend(const Graph& graph, const From& from, unsigned stop, Scratch& scratch) {
   scratch.reserve_rows(graph.params.m0());
   Candidate at{0.0f, graph.entry};
-  scratch.rows[0] = graph.rows[at.node];
-  space.distances(q, scratch.rows.data(), 1, scratch.distances.data());
-  at.distance = scratch.distances[0];
+  scratch.coded[0] = graph.codes[at.node];
+  from.coder.distances(from.probe, scratch.coded.data(), 1, scratch.products.data(), &at.distance);
   for (unsigned layer = graph.levels[graph.entry]; layer > stop; --layer) {
     scratch.visited.clear(graph.size());
     for (bool moved = true; moved;) {
       moved = false;
-      const std::size_t n = look_around(graph, space, q, at.node, layer, scratch);
+      const std::size_t n = look_around(graph, from, at.node, layer, scratch);
       for (std::size_t i = 0; i < n; ++i) {
         const Candidate found{scratch.distances[i], scratch.fresh[i]};
         if (!nearer(found, at)) continue;
@@ -84,19 +108,14 @@ Candidate descend(const Graph& graph, const Space& space, const float* q, unsign
   return at;
 }
 
-void search_layer(const Graph& graph, const Space& space, const float* q, unsigned layer, std::size_t ef, const Keep& keep, Scratch& scratch) {
+void search_layer(const Graph& graph, const From& from, unsigned layer, std::size_t ef, const Keep& keep, Scratch& scratch) {
   scratch.reserve_rows(graph.params.m0());
   scratch.visited.clear(graph.size());
   for (const Candidate& start : scratch.best) scratch.visited.insert(start.node);
-  scratch.frontier = scratch.best;
-  std::make_heap(scratch.frontier.begin(), scratch.frontier.end(), farther);
-  const auto dropped = std::remove_if(scratch.best.begin(), scratch.best.end(), [&](const Candidate& c) { return !keep(c.node); });
-  scratch.best.erase(dropped, scratch.best.end());
-  std::make_heap(scratch.best.begin(), scratch.best.end(), nearer);
   if (keep.everything()) {
-    walk(graph, space, q, layer, ef, KeepAll{}, scratch);
+    walk_all(graph, from, layer, ef, scratch);
   } else {
-    walk(graph, space, q, layer, ef, keep, scratch);
+    walk_kept(graph, from, layer, ef, keep, scratch);
   }
 }
 

@@ -1,31 +1,30 @@
-// Walking the graph: algorithm 2 of the paper (SEARCH-LAYER) and the greedy descent through the layers above (algorithm 5, lines 4-6).
+// Walking the graph by its codes: algorithm 2 of the paper (SEARCH-LAYER) and the greedy descent through the layers above (algorithm 5,
+// lines 4-6).
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
 #include "graph/graph.h"
+#include "graph/request.h"
 #include "graph/scratch.h"
 
 namespace nf::graph {
 
-// Which nodes may be results. Every node may be passed through.
-struct Keep {
-  const std::uint8_t* deleted = nullptr;  // one byte per node, non-zero: not a result; nullptr: none is deleted
-  const std::uint8_t* allowed = nullptr;  // one byte per node below the limit, zero: not a result; nullptr: all are allowed
-  std::size_t limit = kNone;              // nodes from here on are not results
-
-  bool everything() const { return deleted == nullptr && allowed == nullptr && limit == kNone; }
-  bool operator()(std::uint32_t node) const {
-    return node < limit && (deleted == nullptr || deleted[node] == 0) && (allowed == nullptr || allowed[node] != 0);
-  }
+// What a walk measures from, and with.
+struct From {
+  const codec::Coder& coder;
+  codec::Probe probe;
 };
 
-// The node nearest to q that a greedy walk finds from the entry down to layer `stop`, not searching `stop` itself.
-Candidate descend(const Graph& graph, const Space& space, const float* q, unsigned stop, Scratch& scratch);
+// A query's codes, which lie in the scratch.
+codec::Probe probe_of(const codec::Coder& coder, const float* query, Scratch& scratch);
 
-// SEARCH-LAYER from the nodes in scratch.best, whose distances are known. On return scratch.best holds, in no order, at most `ef` kept
+// The node nearest to the query that a greedy walk finds from the entry down to layer `stop`, not searching `stop` itself.
+Candidate descend(const Graph& graph, const From& from, unsigned stop, Scratch& scratch);
+
+// SEARCH-LAYER from the nodes in scratch.best, whose distances are known. On return scratch.best holds, nearest first, at most `ef` kept
 // nodes; the walk ends when the nearest node not yet looked at is farther than all `ef` of them, or when no node is left.
-void search_layer(const Graph& graph, const Space& space, const float* q, unsigned layer, std::size_t ef, const Keep& keep, Scratch& scratch);
+void search_layer(const Graph& graph, const From& from, unsigned layer, std::size_t ef, const Keep& keep, Scratch& scratch);
 
 }  // namespace nf::graph

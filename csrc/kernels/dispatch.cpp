@@ -16,18 +16,19 @@ struct Row {
   const DotI8* dot_i8;
   const ScanI8* scan_i8;
   const Scan1Bit* scan_1bit;
+  const Estimate1Bit* estimate_1bit;
 };
 
 constexpr Row kRows[] = {
-    {Target::scalar, &dot_f32_scalar, &l2sqr_f32_scalar, &dot_i8_scalar, &scan_i8_scalar, &scan_1bit_scalar},
+    {Target::scalar, &dot_f32_scalar, &l2sqr_f32_scalar, &dot_i8_scalar, &scan_i8_scalar, &scan_1bit_scalar, &estimate_1bit_scalar},
 #if defined(__x86_64__)
-    {Target::avx2, &dot_f32_avx2, &l2sqr_f32_avx2, &dot_i8_avx2, &scan_i8_avx2, &scan_1bit_avx2},
-    {Target::avxvnni, nullptr, nullptr, nullptr, &scan_i8_avxvnni, nullptr},
-    {Target::avx512, &dot_f32_avx512, &l2sqr_f32_avx512, &dot_i8_avx512, &scan_i8_avx512, &scan_1bit_avx512},
-    {Target::avx512vnni, nullptr, nullptr, nullptr, &scan_i8_avx512vnni, nullptr},
-    {Target::amx, nullptr, nullptr, nullptr, &scan_i8_amx, nullptr},
+    {Target::avx2, &dot_f32_avx2, &l2sqr_f32_avx2, &dot_i8_avx2, &scan_i8_avx2, &scan_1bit_avx2, &estimate_1bit_avx2},
+    {Target::avxvnni, nullptr, nullptr, nullptr, &scan_i8_avxvnni, nullptr, nullptr},
+    {Target::avx512, &dot_f32_avx512, &l2sqr_f32_avx512, &dot_i8_avx512, &scan_i8_avx512, &scan_1bit_avx512, nullptr},
+    {Target::avx512vnni, nullptr, nullptr, nullptr, &scan_i8_avx512vnni, nullptr, nullptr},
+    {Target::amx, nullptr, nullptr, nullptr, &scan_i8_amx, nullptr, nullptr},
 #elif defined(__aarch64__)
-    {Target::neon_dotprod, nullptr, nullptr, nullptr, &scan_i8_neon_dotprod, nullptr},
+    {Target::neon_dotprod, nullptr, nullptr, nullptr, &scan_i8_neon_dotprod, nullptr, nullptr},
 #endif
 };
 
@@ -55,6 +56,7 @@ const DotF32& dot_f32() { return pick(&Row::dot_f32); }
 const L2SqrF32& l2sqr_f32() { return pick(&Row::l2sqr_f32); }
 const DotI8& dot_i8() { return pick(&Row::dot_i8); }
 const Scan1Bit& scan_1bit() { return pick(&Row::scan_1bit); }
+const Estimate1Bit& estimate_1bit() { return pick(&Row::estimate_1bit); }
 
 const ScanI8& scan_i8() {
   if (simd::forced()) return pick(&Row::scan_i8);

@@ -6,6 +6,7 @@
 
 #include "kernels/dot_f32/contract.h"
 #include "kernels/dot_i8/contract.h"
+#include "kernels/estimate_1bit/contract.h"
 #include "kernels/l2sqr_f32/contract.h"
 #include "kernels/scan_1bit/contract.h"
 #include "kernels/scan_i8/contract.h"
@@ -17,5 +18,6 @@ const L2SqrF32& l2sqr_f32();
 const DotI8& dot_i8();
 const ScanI8& scan_i8();
 const Scan1Bit& scan_1bit();
+const Estimate1Bit& estimate_1bit();
 
 }  // namespace nf::kernels

@@ -3,7 +3,7 @@
 //   offset  0   8 bytes   magic "NEARFLD\n"
 //           8   u32       format version (1)
 //          12   u32       number of sections
-//          16   8 bytes   kind: what the file holds ("flat", "hnsw"), padded with zero bytes
+//          16   8 bytes   kind: what the file holds ("flat", "hnsw", "frozen"), padded with zero bytes
 //          24   u64       length of the whole file in bytes
 //          32   u32       CRC-32C of the section table
 //          36   u32       CRC-32C of bytes 0..35

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from nearfield.errors import FingerprintError, FormatError, InputError, MissingExtraError, NearfieldError
     from nearfield.evaluate.evaluate import EvalReport, evaluate
     from nearfield.index.flat import FlatIndex
+    from nearfield.index.frozen import FrozenIndex
     from nearfield.index.hnsw import HNSWIndex
     from nearfield.info import info
     from nearfield.kernels.native import score, topk
@@ -31,6 +32,7 @@ _HOME = {
     "FingerprintError": "nearfield.errors",
     "FlatIndex": "nearfield.index.flat",
     "FormatError": "nearfield.errors",
+    "FrozenIndex": "nearfield.index.frozen",
     "HNSWIndex": "nearfield.index.hnsw",
     "Hits": "nearfield.types",
     "InputError": "nearfield.errors",
@@ -52,6 +54,7 @@ __all__ = [
     "FingerprintError",
     "FlatIndex",
     "FormatError",
+    "FrozenIndex",
     "HNSWIndex",
     "Hits",
     "InputError",

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <string>
 #include <vector>
 
@@ -18,7 +19,7 @@ constexpr std::size_t kDims[] = {0, 1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63
 template <typename T>
 std::vector<Tight<T>> rows_of(std::size_t count, std::size_t dim, Random& random) {
   std::vector<Tight<T>> rows;
-  std::uniform_int_distribution<int> bytes(-128, 127);
+  std::uniform_int_distribution<int> bytes(-127, 127);
   std::normal_distribution<double> normal;
   for (std::size_t i = 0; i < count; ++i) {
     rows.emplace_back(dim, i % 3);
@@ -116,10 +117,72 @@ TEST(int8_kernels_are_exact) {
     for (const std::size_t dim : kDims) {
       for (const auto& shape : kShapes) check_forms(dots, dim, shape[0], shape[1], random, std::int32_t{}, std::int8_t{}, exact(dim));
     }
-    // The largest dim of the contract, all values -128: the sum stays below 2^31.
+    // The largest dim of the contract, all values -127: the sum stays below 2^31.
     Tight<std::int8_t> lowest(kernels::kDotI8MaxDim, 1);
-    std::fill_n(lowest.data(), kernels::kDotI8MaxDim, std::int8_t{-128});
-    CHECK(dots.pair(lowest.data(), lowest.data(), kernels::kDotI8MaxDim) == static_cast<std::int32_t>(kernels::kDotI8MaxDim) * 16384);
+    std::fill_n(lowest.data(), kernels::kDotI8MaxDim, std::int8_t{-127});
+    CHECK(dots.pair(lowest.data(), lowest.data(), kernels::kDotI8MaxDim) == static_cast<std::int32_t>(kernels::kDotI8MaxDim) * 127 * 127);
+  });
+}
+
+std::uint16_t bf16_of(float value) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &value, sizeof(bits));
+  return static_cast<std::uint16_t>(bits >> 16);
+}
+
+float from_bf16(std::uint16_t code) {
+  const std::uint32_t bits = static_cast<std::uint32_t>(code) << 16;
+  float value;
+  std::memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+
+TEST(estimates_are_the_same_everywhere) {
+  Random random(3);
+  std::normal_distribution<float> normal;
+  on_each_target([&](const std::string& target) {
+    const kernels::Estimate1Bit& kernel = kernels::estimate_1bit();
+    CHECK(kernel.target() == (target == "scalar" || target.rfind("neon", 0) == 0 ? std::string("scalar") : std::string("avx2")));
+    for (const std::size_t groups : {4, 8, 12, 28, 96, 100, 260}) {
+      const Note note("groups", groups);
+      Tight<float> values(4 * groups), out(32);
+      Tight<std::uint8_t> tables(16 * groups), codes(16 * groups);
+      Tight<std::uint16_t> add(32), factor(32);
+      float widest = 0.0f;
+      for (std::size_t g = 0; g < groups; ++g) {
+        float reach = 0.0f;
+        for (std::size_t j = 4 * g; j < 4 * g + 4; ++j) reach += std::fabs(values[j] = j % 7 == 0 ? 0.0f : normal(random));
+        widest = std::max(widest, reach);
+      }
+      const float scale = 31.0f / widest;
+      kernel.tables(values.data(), groups, scale, tables.data());
+      for (std::size_t at = 0; at < 16 * groups; ++at) {
+        float sum = 0.5f;
+        for (std::size_t j = 0; j < 4; ++j) {
+          const float value = scale * values[at / 16 * 4 + j];
+          sum += (at >> j & 1) != 0 ? std::max(value, 0.0f) : std::max(-value, 0.0f);
+        }
+        CHECK(tables[at] == static_cast<int>(sum) && tables[at] <= 31);
+        codes[at] = static_cast<std::uint8_t>(random());
+        if (groups == 100) tables[at] = 31;  // the largest sums
+      }
+      for (std::size_t i = 0; i < 32; ++i) {
+        add[i] = bf16_of(normal(random));
+        factor[i] = bf16_of(normal(random));
+      }
+      add[5] = 0x7FC0;  // NaN
+      const kernels::Estimate1BitQuery query{tables.data(), groups, 0.25f, -1.5f};
+      const kernels::Estimate1BitRows rows{codes.data(), add.data(), factor.data()};
+      const std::uint32_t below = kernel.block(&query, &rows, 0.75f, 1.0f, out.data());
+      for (std::size_t i = 0; i < 32; ++i) {
+        unsigned sum = 0;
+        for (std::size_t g = 0; g < groups; ++g) sum += tables[16 * g + (codes[16 * g + i % 16] >> (i < 16 ? 0 : 4) & 15)];
+        const float product = 0.25f * static_cast<float>(sum) + -1.5f, scaled = from_bf16(factor[i]) * product;
+        const float expected = 0.75f + (from_bf16(add[i]) + scaled);
+        CHECK(i == 5 ? std::isnan(out[i]) : out[i] == expected);
+        CHECK((below >> i & 1u) == (expected < 1.0f ? 1u : 0u));
+      }
+    }
   });
 }
 

@@ -8,13 +8,13 @@ namespace {
 
 const char* target() { return "avx2"; }
 
-constexpr size_t kLanes = 16;
+constexpr size_t kLanes = 32;
 
-inline __m256i load(const int8_t* p) { return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
+inline __m256i load(const int8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
 
-// AVX2 has no masked byte load: the last 1 to 15 codes go through a zeroed buffer.
+// AVX2 has no masked byte load: the last 1 to 31 codes go through a zeroed buffer.
 inline __m256i load_tail(const int8_t* p, size_t left) {
-  alignas(16) int8_t buffer[kLanes] = {};
+  alignas(32) int8_t buffer[kLanes] = {};
   for (size_t i = 0; i < left; ++i) buffer[i] = p[i];
   return load(buffer);
 }
@@ -25,7 +25,12 @@ inline int32_t sum_lanes(__m256i v) {
   return _mm_cvtsi128_si32(_mm_add_epi32(half, _mm_shuffle_epi32(half, 0xB1)));
 }
 
-// Q queries against R rows. Codes are widened to 16 bits, where a product pair's sum (at most 2 * 2^14) cannot saturate.
+// vpmaddubsw takes one side without signs: |q| * (r with q's sign). A pair's sum is at most 2 * 127^2 = 32,258, below 2^15: nothing saturates.
+inline __m256i product(__m256i q, __m256i size, __m256i r) {
+  return _mm256_madd_epi16(_mm256_maddubs_epi16(size, _mm256_sign_epi8(r, q)), _mm256_set1_epi16(1));
+}
+
+// Q queries against R rows.
 template <int Q, int R>
 inline void tile(const int8_t* const* q, const int8_t* const* r, size_t dim, int32_t* out, size_t out_stride) {
   __m256i sum[Q][R];
@@ -34,17 +39,20 @@ inline void tile(const int8_t* const* q, const int8_t* const* r, size_t dim, int
   }
   size_t i = 0;
   for (; i + kLanes <= dim; i += kLanes) {
-    __m256i x[Q];
-    for (int a = 0; a < Q; ++a) x[a] = load(q[a] + i);
+    __m256i x[Q], size[Q];
+    for (int a = 0; a < Q; ++a) {
+      x[a] = load(q[a] + i);
+      size[a] = _mm256_abs_epi8(x[a]);
+    }
     for (int b = 0; b < R; ++b) {
       const __m256i y = load(r[b] + i);
-      for (int a = 0; a < Q; ++a) sum[a][b] = _mm256_add_epi32(sum[a][b], _mm256_madd_epi16(x[a], y));
+      for (int a = 0; a < Q; ++a) sum[a][b] = _mm256_add_epi32(sum[a][b], product(x[a], size[a], y));
     }
   }
   if (i < dim) {
     for (int a = 0; a < Q; ++a) {
-      const __m256i x = load_tail(q[a] + i, dim - i);
-      for (int b = 0; b < R; ++b) sum[a][b] = _mm256_add_epi32(sum[a][b], _mm256_madd_epi16(x, load_tail(r[b] + i, dim - i)));
+      const __m256i x = load_tail(q[a] + i, dim - i), size = _mm256_abs_epi8(x);
+      for (int b = 0; b < R; ++b) sum[a][b] = _mm256_add_epi32(sum[a][b], product(x, size, load_tail(r[b] + i, dim - i)));
     }
   }
   for (int a = 0; a < Q; ++a) {
@@ -58,10 +66,13 @@ int32_t pair(const int8_t* q, const int8_t* r, size_t dim) {
   return sum;
 }
 
+// Rows that are left over go together too: one chain of sums alone would wait for itself.
 void gather(const int8_t* q, const int8_t* const* rows, size_t n, size_t dim, int32_t* out) {
   size_t j = 0;
   for (; j + 4 <= n; j += 4) tile<1, 4>(&q, rows + j, dim, out + j, 0);
-  for (; j < n; ++j) tile<1, 1>(&q, rows + j, dim, out + j, 0);
+  if (n - j == 3) tile<1, 3>(&q, rows + j, dim, out + j, 0);
+  if (n - j == 2) tile<1, 2>(&q, rows + j, dim, out + j, 0);
+  if (n - j == 1) tile<1, 1>(&q, rows + j, dim, out + j, 0);
 }
 
 void block(const int8_t* q, size_t q_stride, size_t nq, const int8_t* r, size_t r_stride, size_t nr, size_t dim, int32_t* out,

@@ -1,7 +1,8 @@
-// dot_i8: inner products of signed 8-bit vectors.
+// dot_i8: inner products of signed 8-bit codes.
 //
-// Accumulator: int32, exact for every value from -128 to 127 while dim <= 131,071 (2^17 - 1 products of at most 2^14 stay below 2^31);
-// callers refuse larger dim. All targets give the same integer. dim = 0 gives 0. No alignment is required of any pointer.
+// Accumulator: int32, exact for every value from -127 to 127 while dim <= 131,071 (2^17 - 1 products of at most 2^14 stay below 2^31);
+// callers refuse larger dim. All targets give the same integer. A value of -128 gives a wrong sum and nothing worse: AVX2 has no
+// instruction that takes it as fast. dim = 0 gives 0. No alignment is required of any pointer.
 #pragma once
 
 #include <stddef.h>

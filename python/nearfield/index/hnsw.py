@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -12,34 +12,24 @@ import numpy.typing as npt
 from nearfield import _core
 from nearfield.arrays import as_matrix, check_threads, check_whole
 from nearfield.errors import FormatError, InputError
-from nearfield.index.common import (
-    MAX_DIM,
-    METRICS,
-    STORAGES,
-    Description,
-    by_slot,
-    check_choice,
-    check_search,
-    live_below,
-    make_hits,
-    read_description,
-)
+from nearfield.index.common import MAX_DIM, METRICS, STORAGES, Description, check_choice, live_below, read_description
+from nearfield.index.frozen import FrozenIndex
+from nearfield.index.graph import MAX_EF, GraphIndex, settle_names
 from nearfield.index.ids import Change, IdMap, read_ids
-from nearfield.kernels.choice import score_stored
-from nearfield.types import AnyArray, FloatArray, Hits, Ids, IntArray, Metric, Storage
+from nearfield.types import Ids, IntArray, Metric, Storage
 
 MAX_M = 512
-MAX_EF = 2**20
-# Rows that one call of the engine links: at 1 ms a row, searches wait a second for it at most, and so does Ctrl-C. Four batches of
+# Rows that one call of the engine links: at 0.2 ms a row, searches wait a fifth of a second for it, and so does Ctrl-C. Four batches of
 # the engine (csrc/graph/build.h), so that cutting an add into slices changes nothing in the graph.
 SLICE = 1024
 NONE_DEAD: IntArray = np.empty(0, np.int64)
 
 
-class HNSWIndex:
+class HNSWIndex(GraphIndex):
     """Approximate nearest neighbours by a hierarchical navigable small world graph (Malkov and Yashunin 2018, arXiv 1603.09320).
 
-    The graph is the same for the same sequence of adds, whatever the number of threads. Scores are those of the exact index, computed in
+    The graph is the same for the same sequence of adds, whatever the number of threads and the CPU; every row can be reached in it when it
+    is saved or frozen, and whenever it has doubled. Scores are those of the exact index, computed in
     float64 for the rows returned. ``k`` results come back whenever ``k`` exist: where a filter or deletes leave so few rows that scanning
     them is no more work than the walk (rows^2 <= ef * M * all rows), and where the walk finds fewer than ``k``, the answer is an exact
     scan; so it is with a bias. Safe under threads: searches run at the same time without the GIL; an add lets them in between its slices.
@@ -88,25 +78,9 @@ class HNSWIndex:
         self.threads = threads
         self.fingerprint = fingerprint
         self._writing = threading.Lock()
-        self._graph = _core.Hnsw(self.dim, self.metric, self.M, self.ef_construction, self.seed)
+        self._graph: _core.Hnsw = _core.Hnsw(self.dim, self.metric, self.M, self.ef_construction, self.seed)
         self._names = IdMap()
-        # Slots from here on belong to an add that is not finished: no search sees them.
-        self._slots = 0
-        self._live = 0
-
-    def __len__(self) -> int:
-        return self._live
-
-    def __contains__(self, id: int | str) -> bool:
-        return id in self._names
-
-    def __repr__(self) -> str:
-        return f"HNSWIndex(dim={self.dim}, metric={self.metric!r}, M={self.M}, ef_construction={self.ef_construction}, rows={len(self)})"
-
-    @property
-    def ids(self) -> AnyArray:
-        """The live ids in order of insertion: int64, or object (str)."""
-        return self._names.names(live_below(self._graph, self._slots))
+        self._publish()
 
     def add(self, vectors: npt.ArrayLike, ids: Ids | None = None, *, threads: int | None = None) -> None:
         """Adds rows; all of them or, on an error or Ctrl-C, none.
@@ -138,70 +112,6 @@ class HNSWIndex:
             self._names.link()
             self._publish()
 
-    def search(
-        self,
-        queries: npt.ArrayLike,
-        k: int = 10,
-        *,
-        ef: int | None = None,
-        target_recall: float | None = None,
-        filter: Any = None,
-        bias: npt.ArrayLike | None = None,
-        threads: int | None = None,
-    ) -> Hits:
-        """Finds ``k`` rows near each query.
-
-        Args:
-            queries: ``(nq, dim)`` or one row ``(dim,)``, float.
-            k: how many, >= 1; fewer rows give fewer (``Hits.counts``).
-            ef: candidates kept during the walk, 1 to 1,048,576, raised to ``k`` where it is smaller: more find more, and cost time in
-                proportion. Default: max(64, 2 k); at 64, recall@10 was 0.94 on 20,000 clustered rows of 384 dimensions, at 128 it was 0.99.
-            target_recall: refused; it needs a calibration that this index does not make yet.
-            filter: ids to search among (those not in the index match nothing), or a boolean mask aligned with ``index.ids``,
-                ``(n,)`` or ``(nq, n)``.
-            bias: float32 added to the scores, aligned with ``index.ids``, ``(n,)`` or ``(nq, n)``; finite. The search is then exact.
-            threads: as for the constructor, for this call.
-
-        Returns:
-            Hits: ids, scores and counts.
-
-        Raises:
-            InputError: wrong shape, dtype, k or ef; a query with NaN, infinity or a norm beyond float32; a target_recall.
-        """
-        rows, count = check_search(queries, k, self.dim)
-        if target_recall is not None:
-            raise InputError("target_recall: HNSWIndex cannot honour it without a calibration, which it does not make yet: give ef")
-        width = max(64, 2 * count) if ef is None else check_whole(ef, "ef", 1, MAX_EF)
-        limit = self._slots
-        mask, weights = by_slot(filter, bias, self._names, self._graph, limit, len(rows))
-        slots, scores, counts = self._graph.search(rows, count, limit, width, mask, weights, check_threads(threads, self.threads))
-        return make_hits(self._names, slots, scores, counts)
-
-    def score(self, queries: npt.ArrayLike, ids: Any, *, threads: int | None = None) -> FloatArray:
-        """Scores given candidates, for reranking: the very scores that a search without a bias reports for these rows.
-
-        Args:
-            queries: ``(nq, dim)`` or one row ``(dim,)``, float.
-            ids: ``(nq, m)``, the candidates of each query, in any order; for one query also ``(m,)``. -1 and None are missing places, as in
-                ``Hits.ids``.
-            threads: as for the constructor, for this call.
-
-        Returns:
-            float32 ``(nq, m)``, larger is better; NaN in missing places.
-
-        Raises:
-            InputError: wrong shape or dtype; an id that is not in the index, with its row and place; a query with NaN, infinity or a norm
-                beyond float32.
-
-        >>> index = HNSWIndex(2, metric="ip")
-        >>> index.add(np.array([[1, 0], [0, 1]], np.float32), ids=["x", "y"])
-        >>> index.score(np.array([[2, 1]], np.float32), [["y", "x", None]]).tolist()
-        [[1.0, 2.0, nan]]
-        """
-        rows = as_matrix(queries, dim=self.dim, what="queries")
-        candidates, count = self._names.candidates(ids, len(rows)), check_threads(threads, self.threads)
-        return score_stored(self._graph, self.metric, rows, candidates, count)
-
     def delete(self, ids: Ids) -> None:
         """Removes rows by id; they stay in the graph as passages.
 
@@ -214,15 +124,34 @@ class HNSWIndex:
             self._names.forget(slots)
             self._publish()
 
-    def get(self, ids: Ids) -> FloatArray:
-        """The stored rows ``(n, dim)``, float32 (cosine: unit rows). Raises InputError for an id that is not in the index."""
-        return self._graph.get(self._names.require(ids))
+    def freeze(self, *, compact: bool = False, threads: int | None = None) -> FrozenIndex:
+        """The index as it is now, immutable and laid out for search alone; this index stays as it is.
+
+        Args:
+            compact: False lays each row's neighbours beside it as one-bit codes, for the fastest search, in 1.5 times the memory of
+                the vectors and links of a float32 index at 384 dimensions and M = 16. True keeps 8-bit rows and links alone, in a
+                third of that memory, and searches about as fast as this index.
+            threads: as for the constructor, for this call.
+
+        >>> index = HNSWIndex(2, metric="ip")
+        >>> index.add(np.array([[1, 0], [0, 1], [1, 1]], np.float32), ids=["x", "y", "xy"])
+        >>> index.freeze().search(np.array([2, 1], np.float32), k=2).ids.tolist()
+        [['xy', 'x']]
+        """
+        with self._writing:
+            self._graph.connect()
+            frozen = self._graph.freeze(bool(compact), check_threads(threads, self.threads))
+            names = self._names.names(np.arange(self._slots))
+            copied = IdMap(names.tolist() if self._names.kind == "str" else names)
+        settle_names(copied, live_below(frozen, frozen.slots), frozen.slots, "freeze")
+        return FrozenIndex(frozen, copied, threads=self.threads, fingerprint=self.fingerprint)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes one file, atomically: a crash leaves the old file or the new one. Raises InputError when it cannot be written."""
         with self._writing:
             described = Description(self.dim, self.metric, self.storage, self._slots, self._names.kind, self.fingerprint)
             names = self._names.sections(np.arange(self._slots))
+            self._graph.connect()
             self._graph.save(os.fspath(path), [("meta", described.to_bytes()), *names])
 
     @classmethod
@@ -250,11 +179,8 @@ class HNSWIndex:
         index = cls(**settings, threads=threads, fingerprint=described.fingerprint)
         index._graph, index._names = graph, read_ids(file, described.ids, described.count, where)
         index._publish()
-        index._settle_names(where)
+        settle_names(index._names, live_below(graph, index._slots), index._slots, where)
         return index
-
-    def _publish(self) -> None:
-        self._slots, self._live = self._graph.slots, self._graph.live
 
     def _take_back(self, change: Change, next_id: int) -> None:
         """Undoes an add of which some slices may be in the graph: their slots stay, as tombstones whose names mean nothing."""
@@ -267,14 +193,3 @@ class HNSWIndex:
             self._names.forget(dead)
             self._names.restore(change.replaced)
         self._publish()
-
-    def _settle_names(self, where: str) -> None:
-        """After a load: names stand for live slots alone, one for each."""
-        live = live_below(self._graph, self._slots)
-        if len(live) < self._slots:
-            self._names.forget(np.setdiff1d(np.arange(self._slots), live, assume_unique=True))
-            self._names.restore(live)
-        names = self._names.names(live)
-        found, _ = self._names.find(names.tolist() if self._names.kind == "str" else names)
-        if not np.array_equal(found, live):
-            raise FormatError(f"{where}: an id stands for two rows: the file is damaged")

@@ -70,7 +70,9 @@ def rows_of(store: _core.FlatStore, metric: Metric) -> StoredRows:
     return store if backend_name() == "native" else cast(StoredRows, _numba().TwinRows(store, metric))
 
 
-def score_stored(store: _core.FlatStore | _core.Hnsw, metric: Metric, queries: FloatArray, slots: IntArray, threads: int) -> FloatArray:
+def score_stored(
+    store: _core.FlatStore | _core.Hnsw | _core.Frozen, metric: Metric, queries: FloatArray, slots: IntArray, threads: int
+) -> FloatArray:
     """Scores of given slots (nq, m), -1 where there is none. Raises as ``engine``."""
     if backend_name() == "native":
         return store.score(queries, slots, threads)

@@ -1,0 +1,61 @@
+#include "graph/frozen.h"
+
+#include "bindings/graph_search.h"
+#include "bindings/module.h"
+#include "bindings/storage.h"
+
+namespace py = pybind11;
+
+namespace nf::bindings {
+namespace {
+
+using graph::Frozen;
+
+py::tuple search(const Frozen& index, const Array<float>& queries, std::size_t k, std::size_t limit, std::size_t ef, const OptionalMask& mask,
+                 const OptionalBias& bias, int threads, const std::string& mode) {
+  return search_graph(index, request_of(matrix(queries, index.graph().params.dim, "queries"), k, limit, ef, mask, bias, threads, mode));
+}
+
+py::array_t<float> score_rows(const Frozen& index, const Array<float>& queries, const Array<std::int64_t>& slots, int threads) {
+  return score_slots(index, matrix(queries, index.graph().params.dim, "queries"), slots, threads);
+}
+
+py::array_t<float> get(const Frozen& index, const Array<std::int64_t>& slots) { return get_rows(index, slots, index.graph().params.dim); }
+
+void save(const Frozen& index, const std::string& path, const Sections& sections) {
+  storage::Writer writer("frozen");
+  const BorrowedSections borrowed(sections);
+  borrowed.give_to(writer);
+  const py::gil_scoped_release release;  // safe: the buffers are held by `borrowed`
+  index.save(writer, path);
+}
+
+std::unique_ptr<Frozen> from_container(const std::shared_ptr<storage::MappedFile>& file) {
+  const py::gil_scoped_release release;
+  return std::make_unique<Frozen>(file);
+}
+
+py::dict params(const Frozen& index) {
+  py::dict values = dict_of(index.graph().params);
+  values["compact"] = index.graph().layout == graph::Layout::compact;
+  return values;
+}
+
+}  // namespace
+
+void register_frozen(py::module_& m) {
+  py::class_<Frozen>(m, "Frozen", "A graph that no longer changes, by slot as Hnsw.")
+      .def_static("from_container", &from_container, py::arg("file"), "Uses the graph where an opened file has it; holds the file.")
+      .def("search", &search, py::arg("queries").noconvert(), py::arg("k"), py::arg("limit"), py::arg("ef"), py::arg("mask").noconvert() = py::none(),
+           py::arg("bias").noconvert() = py::none(), py::arg("threads") = 0, py::arg("mode") = "automatic", "As Hnsw.search.")
+      .def("score", &score_rows, py::arg("queries").noconvert(), py::arg("slots").noconvert(), py::arg("threads") = 0, "As Hnsw.score.")
+      .def("get", &get, py::arg("slots").noconvert(), "The rows as they are kept: float32 (n, dim).")
+      .def("live_slots", [](const Frozen& index) { return live_slots_of(index); }, "The slots of live rows, rising.")
+      .def("params", &params, "dim, metric, M, ef_construction, seed, compact.")
+      .def("save", &save, py::arg("path"), py::arg("sections"), "Writes a container of kind 'frozen': these sections, then the graph.")
+      .def_property_readonly("slots", [](const Frozen& index) { return index.graph().size; }, "How many slots there are, tombstones included.")
+      .def_property_readonly("live", [](const Frozen& index) { return index.graph().live; }, "How many rows are live.")
+      .def_property_readonly("row_bytes", [](const Frozen& index) { return index.bytes_per_row(); }, "Memory of one row with its links and codes.");
+}
+
+}  // namespace nf::bindings

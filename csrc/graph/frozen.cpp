@@ -1,0 +1,162 @@
+#include "graph/frozen.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "base/status.h"
+#include "parallel/pool.h"
+
+namespace nf::graph {
+namespace {
+
+// What the first codes leave out may change places among the nearest: so many more than k are looked at again.
+std::size_t to_score(std::size_t k) { return k + k / 2 + 6; }
+
+// With a filter that lets `matches` nodes through, so many more candidates that about ef of them are kept.
+std::size_t widened(std::size_t ef, std::size_t matches, std::size_t size) {
+  if (matches == 0 || matches >= size) return ef;
+  const double wide = static_cast<double>(ef) * static_cast<double>(size) / static_cast<double>(matches);
+  return static_cast<std::size_t>(std::min(wide + 1.0, static_cast<double>(size)));
+}
+
+// One part of a batch: walks take turns, each a step, until all of its queries are answered.
+class Turns {
+ public:
+  Turns(const FrozenTools& tools, const Request& request, const Choice& choice, const std::vector<score::Query>& queries, const Answer& answer)
+      : tools_(tools), request_(request), choice_(choice), queries_(queries), answer_(answer) {}
+
+  void run(std::size_t begin, std::size_t end, Walkers& walkers) {
+    next_ = begin;
+    end_ = end;
+    std::size_t at[Walkers::kTurns], running = 0;  // whose query, and how many walks are under way, the first ones
+    Walker* walks[Walkers::kTurns];
+    for (Walker& each : walkers.each) {
+      if (!begin_next(each, at[running])) break;
+      walks[running++] = &each;
+    }
+    while (running > 0) {
+      for (std::size_t i = 0; i < running;) {
+        if (walks[i]->step(tools_)) {
+          ++i;
+          continue;
+        }
+        end_walk(*walks[i], at[i]);
+        if (begin_next(*walks[i], at[i])) continue;
+        --running;
+        std::swap(walks[i], walks[running]);
+        std::swap(at[i], at[running]);
+      }
+    }
+  }
+
+ private:
+  std::size_t ef() const { return std::max(request_.ef, request_.k); }
+
+  // Starts the next query that needs a walk, and answers those before it that do not; false when none is left.
+  bool begin_next(Walker& walker, std::size_t& at) {
+    while (next_ < end_) {
+      at = next_++;
+      walker.prepare(tools_, queries_[at]);
+      const std::size_t matches = choice_.matches(at);
+      if (!choice_.scans(matches)) {
+        walker.start(tools_, widened(ef(), matches, tools_.graph.size), to_score(request_.k), choice_.keep(at));
+        return true;
+      }
+      scan(walker, at);
+    }
+    return false;
+  }
+
+  void end_walk(Walker& walker, std::size_t at) {
+    walker.finish(tools_, request_.k);
+    const std::size_t matches = choice_.matches(at), size = tools_.graph.size;
+    // Clearly fewer than the filter would let through by chance: its rows lie elsewhere, and the nearest may not be among those found.
+    const bool elsewhere = matches < size && walker.kept() < std::min(matches, ef() * 3 / 4);
+    if (request_.mode == Mode::automatic && (elsewhere || walker.scored().size() < std::min(request_.k, matches))) {
+      scan(walker, at);
+    } else {
+      answer_.write(walker.scored(), at, request_.k);
+    }
+  }
+
+  void scan(Walker& walker, std::size_t at) {
+    walker.scan(tools_, choice_.list(at, own_), choice_.bias(at), request_.k);
+    answer_.write(walker.scored(), at, request_.k);
+  }
+
+  const FrozenTools& tools_;
+  const Request& request_;
+  const Choice& choice_;
+  const std::vector<score::Query>& queries_;
+  const Answer& answer_;
+  std::size_t next_ = 0, end_ = 0;
+  std::vector<std::uint32_t> own_;
+};
+
+}  // namespace
+
+void Frozen::search(const Request& request, const Answer& answer) const {
+  if (request.nq == 0) return;
+  std::vector<float> unit;
+  const std::vector<score::Query> queries = plan(request, graph_.params, unit);
+  const FrozenTools tools(graph_);
+  const Choice choice(request, Nodes{graph_.size, graph_.live, graph_.deleted, graph_.params.m});
+  raise_if_bad(parallel::parallel_for(request.nq, request.threads, [&](std::size_t begin, std::size_t end, std::size_t) {
+    auto walkers = walkers_.borrow();
+    Turns(tools, request, choice, queries, answer).run(begin, end, *walkers);
+  }));
+}
+
+void Frozen::score(MatrixView<float> queries, MatrixView<std::int64_t> nodes, int threads, float* out) const {
+  Request request;
+  request.queries = queries.data;
+  request.nq = queries.rows;
+  std::vector<float> unit;
+  const std::vector<score::Query> planned = plan(request, graph_.params, unit);
+  for (std::size_t i = 0; i < nodes.rows; ++i) {
+    for (std::size_t j = 0; j < nodes.cols; ++j) {
+      const std::int64_t node = nodes.row(i)[j];
+      if (node >= -1 && node < static_cast<std::int64_t>(graph_.size)) continue;
+      throw InputError("candidates: row " + std::to_string(i) + ", place " + std::to_string(j) + ": slot " + std::to_string(node) +
+                       " given, the index has " + std::to_string(graph_.size));
+    }
+  }
+  const FrozenTools tools(graph_);
+  raise_if_bad(parallel::parallel_for(queries.rows, threads, [&](std::size_t begin, std::size_t end, std::size_t) {
+    auto walkers = walkers_.borrow();
+    Walker& walker = walkers->each[0];
+    for (std::size_t i = begin; i < end; ++i) {
+      walker.prepare(tools, planned[i]);
+      for (std::size_t j = 0; j < nodes.cols; ++j) {
+        const std::int64_t node = nodes.row(i)[j];
+        out[i * nodes.cols + j] = node < 0 ? std::numeric_limits<float>::quiet_NaN() : static_cast<float>(walker.score_of(tools, static_cast<std::uint32_t>(node)));
+      }
+    }
+  }));
+}
+
+void Frozen::get(const std::vector<std::uint64_t>& nodes, float* out) const {
+  const codec::Coder coder = graph_.coder();
+  for (const std::uint64_t node : nodes) {
+    if (node >= graph_.size) throw InputError("slot " + std::to_string(node) + " given, the index has " + std::to_string(graph_.size));
+    const auto at = static_cast<std::uint32_t>(node);
+    const std::int8_t* row = graph_.row(at);
+    coder.decode({row, graph_.fine != nullptr ? graph_.fine_row(at) : nullptr, codec::terms_of(row, coder.width()).scale}, out);
+    out += graph_.params.dim;
+  }
+}
+
+std::size_t Frozen::bytes_per_row() const {
+  return graph_.shape.stride + (graph_.fine != nullptr ? codec::code_width(graph_.params.dim) : 0) + sizeof(*graph_.deleted);
+}
+
+std::vector<std::uint64_t> Frozen::live_nodes() const {
+  std::vector<std::uint64_t> nodes;
+  nodes.reserve(graph_.live);
+  for (std::size_t node = 0; node < graph_.size; ++node) {
+    if (graph_.deleted[node] == 0) nodes.push_back(node);
+  }
+  return nodes;
+}
+
+}  // namespace nf::graph

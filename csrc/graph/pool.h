@@ -1,0 +1,80 @@
+// The nearest candidates of a walk so far, in order, in one array: which are still to be expanded is a bit of each.
+//
+// Two heaps, as the paper's algorithm 2 has them, move every candidate twice and look for the end in two places. Of some hundred candidates
+// a sorted array is faster: a binary search without branches, then one short move of memory.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+namespace nf::graph {
+
+// A candidate as one number that sorts by distance, then by node: 32 bits of distance, 31 of the node, and 1 when it has been expanded.
+using Key = std::uint64_t;
+
+inline Key key_of(float distance, std::uint32_t node) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &distance, sizeof(bits));
+  // As unsigned numbers, positive floats stand in order and negative ones in reverse.
+  bits ^= (bits >> 31) != 0 ? 0xFFFFFFFFu : 0x80000000u;
+  return Key{bits} << 32 | Key{node} << 1;
+}
+
+inline std::uint32_t node_of(Key key) { return static_cast<std::uint32_t>(key) >> 1; }
+
+inline float distance_of(Key key) {
+  std::uint32_t bits = static_cast<std::uint32_t>(key >> 32);
+  bits ^= (bits >> 31) != 0 ? 0x80000000u : 0xFFFFFFFFu;
+  float distance;
+  std::memcpy(&distance, &bits, sizeof(distance));
+  return distance;
+}
+
+class Pool {
+ public:
+  void reset(std::size_t capacity) {
+    if (keys_.size() < capacity + 1) keys_.resize(capacity + 1);
+    capacity_ = capacity;
+    size_ = next_ = 0;
+  }
+
+  std::size_t size() const { return size_; }
+  Key operator[](std::size_t i) const { return keys_[i]; }
+  // What a candidate must lie below to be taken.
+  Key limit() const { return size_ < capacity_ ? ~Key{0} : keys_[size_ - 1]; }
+
+  void offer(Key key) {
+    if (key >= limit()) return;
+    const std::size_t at = place_of(key);
+    if (size_ < capacity_) ++size_;
+    std::memmove(&keys_[at + 1], &keys_[at], (size_ - 1 - at) * sizeof(Key));
+    keys_[at] = key;
+    if (at < next_) next_ = at;
+  }
+
+  // True while some candidate has not been expanded; the nearest such is next().
+  bool open() const { return next_ < size_; }
+  std::uint32_t next() const { return node_of(keys_[next_]); }
+  std::uint32_t expand() {
+    const std::uint32_t node = next();
+    keys_[next_] |= 1;
+    while (++next_ < size_ && (keys_[next_] & 1) != 0) {
+    }
+    return node;
+  }
+
+ private:
+  std::size_t place_of(Key key) const {
+    const Key* first = keys_.data();
+    std::size_t n = size_;
+    for (; n > 1; n -= n / 2) first += first[n / 2 - 1] < key ? n / 2 : 0;
+    return static_cast<std::size_t>(first - keys_.data()) + (n == 1 && *first < key ? 1 : 0);
+  }
+
+  std::vector<Key> keys_;
+  std::size_t size_ = 0, capacity_ = 0, next_ = 0;
+};
+
+}  // namespace nf::graph

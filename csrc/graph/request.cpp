@@ -1,0 +1,94 @@
+#include "graph/request.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "score/door.h"
+
+namespace nf::graph {
+namespace {
+
+template <typename T>
+const T* row_of(const MatrixView<T>& view, std::size_t query) {
+  return view.data == nullptr ? nullptr : view.row(view.rows == 1 ? 0 : query);
+}
+
+// A walk that needs ef results, of which only matches / size are kept, expands about ef * size / matches nodes and measures some M new
+// distances at each; a scan measures `matches`. The scan, being exact, wins ties.
+bool scan_is_no_more_work(const Nodes& nodes, std::size_t matches, std::size_t ef) {
+  const auto kept = static_cast<double>(matches);
+  return kept * kept <= static_cast<double>(ef) * nodes.m * static_cast<double>(nodes.size);
+}
+
+}  // namespace
+
+void Answer::write(const std::vector<Scored>& scored, std::size_t query, std::size_t k) const {
+  for (std::size_t i = 0; i < k; ++i) {
+    const bool filled = i < scored.size();
+    nodes[query * k + i] = filled ? static_cast<std::int64_t>(scored[i].node) : -1;
+    scores[query * k + i] = filled ? static_cast<float>(scored[i].score) : std::numeric_limits<float>::quiet_NaN();
+  }
+  counts[query] = static_cast<std::int64_t>(scored.size());
+}
+
+std::vector<score::Query> plan(const Request& request, const Params& params, std::vector<float>& unit) {
+  const bool cosine = params.metric == Metric::cosine;
+  if (cosine) unit.resize(request.nq * params.dim);
+  std::vector<score::Query> queries(request.nq);
+  for (std::size_t i = 0; i < request.nq; ++i) {
+    const float* row = request.queries + i * params.dim;
+    queries[i].raw = queries[i].scan = row;
+    queries[i].norm = score::checked_norm(row, params.dim, "queries", i);
+    if (!cosine) continue;
+    float* scaled = unit.data() + i * params.dim;
+    score::normalize(row, params.dim, queries[i].norm, scaled);
+    queries[i].scan = scaled;
+  }
+  return queries;
+}
+
+Choice::Choice(const Request& request, const Nodes& nodes) : request_(request), nodes_(nodes), shared_(request.mask.rows <= 1) {
+  if (!shared_) return;
+  const Keep all = keep(0);
+  matches_ = count(all);
+  listed_ = scans(matches_);
+  if (listed_) list_ = kept(all);
+}
+
+Keep Choice::keep(std::size_t query) const {
+  Keep keep;
+  if (nodes_.live < nodes_.size) keep.deleted = nodes_.deleted;
+  if (request_.limit < nodes_.size) keep.limit = request_.limit;
+  keep.allowed = row_of(request_.mask, query);
+  return keep;
+}
+
+bool Choice::scans(std::size_t matches) const {
+  if (request_.bias.data != nullptr || request_.mode == Mode::scan) return true;
+  return request_.mode == Mode::automatic && scan_is_no_more_work(nodes_, matches, std::max(request_.ef, request_.k));
+}
+
+const std::vector<std::uint32_t>& Choice::list(std::size_t query, std::vector<std::uint32_t>& own) const {
+  if (listed_) return list_;
+  own = kept(keep(query));
+  return own;
+}
+
+const float* Choice::bias(std::size_t query) const { return row_of(request_.bias, query); }
+
+std::size_t Choice::count(const Keep& keep) const {
+  if (keep.allowed == nullptr && keep.limit == kNone) return nodes_.live;
+  std::size_t count = 0;
+  for (std::uint32_t node = 0; node < std::min(nodes_.size, keep.limit); ++node) count += keep(node) ? 1 : 0;
+  return count;
+}
+
+std::vector<std::uint32_t> Choice::kept(const Keep& keep) const {
+  std::vector<std::uint32_t> nodes;
+  for (std::uint32_t node = 0; node < std::min(nodes_.size, keep.limit); ++node) {
+    if (keep(node)) nodes.push_back(node);
+  }
+  return nodes;
+}
+
+}  // namespace nf::graph

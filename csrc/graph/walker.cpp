@@ -1,0 +1,235 @@
+#include "graph/walker.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+namespace nf::graph {
+namespace {
+
+// Rows that one call of the kernel takes while those of the next are on their way.
+constexpr std::size_t kAhead = 4;
+// Nearest doors from which a walk begins: the second helps where the first leads into a neighbourhood that is cut off.
+constexpr std::size_t kOpenDoors = 2;
+
+inline void prefetch(const void* from, std::size_t bytes) {
+  const char* line = static_cast<const char*>(from);
+  for (std::size_t at = 0; at < bytes; at += kCacheLine) __builtin_prefetch(line + at);
+}
+
+double dot(const float* a, const float* b, std::size_t dim) {
+  double sum = 0.0;
+  for (std::size_t i = 0; i < dim; ++i) sum += static_cast<double>(a[i]) * b[i];
+  return sum;
+}
+
+}  // namespace
+
+void NodeSet::clear(std::size_t expected) {
+  std::size_t places = 64;
+  while (places < 2 * expected) places *= 2;
+  resize(places);
+}
+
+void NodeSet::resize(std::size_t places) {
+  places_.assign(places, kNone);
+  used_ = 0;
+  shift_ = 32;
+  for (; places > 1; places /= 2) --shift_;
+}
+
+bool NodeSet::put(std::uint32_t node) {
+  std::size_t at = place_of(node);
+  for (; places_[at] != kNone; at = (at + 1) & (places_.size() - 1)) {
+    if (places_[at] == node) return false;
+  }
+  places_[at] = node;
+  ++used_;
+  return true;
+}
+
+bool NodeSet::insert(std::uint32_t node) {
+  if (2 * (used_ + 1) > places_.size()) {
+    const std::vector<std::uint32_t> old = std::move(places_);
+    resize(2 * old.size());
+    for (const std::uint32_t each : old) {
+      if (each != kNone) put(each);
+    }
+  }
+  return put(node);
+}
+
+void Walker::prepare(const FrozenTools& tools, const score::Query& query) {
+  const FrozenGraph& graph = tools.graph;
+  const std::size_t dim = graph.params.dim, width = tools.coder.width();
+  rest_.resize(dim);
+  codes_.resize(width);
+  fine_.resize(width);
+  probe_ = tools.coder.encode_query(query.scan, rest_.data(), codes_.data());
+  tools.coder.encode_fine(rest_.data(), tools.coder.scale_of(probe_), codes_.data(), fine_.data());
+  norm_ = query.norm;
+  if (graph.params.metric == Metric::l2) {
+    square_ = dot(rest_.data(), rest_.data(), dim);
+  } else {
+    centre_product_ = dot(query.scan, graph.centre.data(), dim);
+  }
+}
+
+// For each four dimensions and each pattern of their signs, the sum of the rotated query's values: as a whole number of steps above the
+// smallest such sum, so that  b . R w = step * (sum of entries) + shift.
+void Walker::make_tables(const FrozenTools& tools) {
+  constexpr std::size_t kDims = kernels::kSignGroupDims;
+  const FrozenGraph& graph = tools.graph;
+  const std::size_t groups = graph.shape.groups;
+  rotated_.resize(graph.rotation.width());
+  tables_.resize(groups * kernels::kSignGroupBytes);
+  graph.rotation.apply(rest_.data(), rotated_.data());
+  float widest = 0.0f, least = 0.0f;
+  for (std::size_t i = 0; i < rotated_.size(); i += kDims) {
+    const float* const y = rotated_.data() + i;
+    const float reach = (std::fabs(y[0]) + std::fabs(y[1])) + (std::fabs(y[2]) + std::fabs(y[3]));
+    widest = std::max(widest, reach);
+    least -= reach;
+  }
+  const auto entries = static_cast<float>(std::min<std::size_t>(kernels::kEstimateEntryMax, 65535 / groups));
+  // A query at the centre, or one so near or so far that the steps leave float32: every neighbour gets the same estimate.
+  const bool usable = widest > 0x1p-100f && widest < 0x1p100f;
+  // A table's whole range is 2 * reach, and an entry counts the dimensions of the pattern's sign twice.
+  table_ = {tables_.data(), groups, usable ? 2.0f * widest / entries : 0.0f, usable ? least : 0.0f};
+  if (usable) {
+    tools.estimate.tables(rotated_.data(), groups, entries / widest, tables_.data());
+  } else {
+    std::fill(tables_.begin(), tables_.end(), std::uint8_t{0});
+  }
+}
+
+void Walker::start(const FrozenTools& tools, std::size_t ef, std::size_t most, const Keep& keep) {
+  const FrozenGraph& graph = tools.graph;
+  keep_ = keep;
+  kept_ = 0;
+  open_.reset(ef);
+  found_.reset(most);
+  seen_.clear(graph.layout == Layout::inlined ? 2 * ef : 16 * ef);
+  const std::size_t room = std::max(graph.doors.size(), std::max(graph.shape.slots, BlockShape::kRows));
+  fresh_.resize(room);
+  rows_.resize(room);
+  products_.resize(room);
+  distances_.resize(room);
+  if (graph.layout == Layout::inlined) make_tables(tools);
+  const std::size_t n = graph.doors.size();
+  for (std::size_t i = 0; i < n; ++i) rows_[i] = graph.door_rows.data() + i * graph.shape.row;
+  tools.coder.distances(probe_, rows_.data(), n, products_.data(), distances_.data());
+  Pool& nearest = found_;  // empty yet
+  for (std::size_t i = 0; i < n; ++i) nearest.offer(key_of(distances_[i], graph.doors[i]));
+  for (std::size_t i = 0; i < std::min(kOpenDoors, nearest.size()); ++i) open_.offer(nearest[i]);
+  found_.reset(most);
+  if (graph.layout == Layout::compact) {
+    for (std::size_t i = 0; i < open_.size(); ++i) {
+      seen_.insert(node_of(open_[i]));
+      if (keep_(node_of(open_[i]))) found_.offer(open_[i]);
+    }
+  }
+  if (open_.open()) prefetch(graph.row(open_.next()), graph.shape.stride);
+}
+
+bool Walker::step(const FrozenTools& tools) {
+  const FrozenGraph& graph = tools.graph;
+  const bool inlined = graph.layout == Layout::inlined;
+  while (open_.open()) {
+    const std::uint32_t node = open_.expand();
+    if (inlined) {
+      // A node may be a candidate several times, with estimates from several neighbours.
+      if (!seen_.insert(node)) continue;
+      const std::int8_t* row = graph.row(node);
+      float distance;
+      std::int32_t product;
+      tools.coder.distances(probe_, &row, 1, &product, &distance);
+      if (keep_(node)) found_.offer(key_of(distance, node));
+      estimate_neighbours(tools, node, distance);
+    } else {
+      measure_neighbours(tools, node);
+    }
+    kept_ += keep_(node) ? 1 : 0;
+    if (open_.open()) prefetch(graph.row(open_.next()), graph.shape.stride);
+    return true;
+  }
+  return false;
+}
+
+void Walker::estimate_neighbours(const FrozenTools& tools, std::uint32_t node, float distance) {
+  const FrozenGraph& graph = tools.graph;
+  alignas(64) float estimates[BlockShape::kRows];
+  for (std::size_t p = 0; p < graph.shape.slots / BlockShape::kRows; ++p) {
+    const unsigned char* const part = graph.part(node, p);
+    const kernels::Estimate1BitRows rows{part + BlockShape::kCodes, reinterpret_cast<const std::uint16_t*>(part + BlockShape::kAdd),
+                                         reinterpret_cast<const std::uint16_t*>(part + BlockShape::kFactor)};
+    const Key limit = open_.limit();
+    std::uint32_t below = tools.estimate.block(&table_, &rows, distance, limit == ~Key{0} ? codec::kFar : distance_of(limit), estimates);
+    for (; below != 0; below &= below - 1) {
+      const auto i = static_cast<std::size_t>(__builtin_ctz(below));
+      std::uint32_t neighbour;
+      std::memcpy(&neighbour, part + i * sizeof(neighbour), sizeof(neighbour));
+      if (neighbour < graph.size && !seen_.holds(neighbour)) open_.offer(key_of(estimates[i], neighbour));
+    }
+  }
+}
+
+void Walker::measure_neighbours(const FrozenTools& tools, std::uint32_t node) {
+  const FrozenGraph& graph = tools.graph;
+  const std::uint32_t* links = graph.links(node);
+  std::size_t n = 0;
+  for (std::size_t i = 0; i < graph.shape.slots && links[i] < graph.size; ++i) {
+    if (!seen_.insert(links[i])) continue;
+    fresh_[n] = links[i];
+    rows_[n++] = graph.row(links[i]);
+  }
+  for (std::size_t i = 0; i < std::min(n, kAhead); ++i) prefetch(rows_[i], graph.shape.row);
+  for (std::size_t i = 0; i < n; i += kAhead) {
+    for (std::size_t j = i + kAhead; j < std::min(n, i + 2 * kAhead); ++j) prefetch(rows_[j], graph.shape.row);
+    tools.coder.distances(probe_, rows_.data() + i, std::min(kAhead, n - i), products_.data(), distances_.data() + i);
+  }
+  for (std::size_t i = 0; i < n; ++i) {
+    const Key key = key_of(distances_[i], fresh_[i]);
+    open_.offer(key);
+    if (keep_(fresh_[i])) found_.offer(key);
+  }
+}
+
+double Walker::score_of(const FrozenTools& tools, std::uint32_t node) const {
+  const FrozenGraph& graph = tools.graph;
+  const std::int8_t* row = graph.row(node);
+  const codec::CodeTerms terms = codec::terms_of(row, tools.coder.width());
+  const codec::FineCodes query{codes_.data(), fine_.data(), tools.coder.scale_of(probe_)};
+  const double product = tools.coder.product(query, {row, graph.fine != nullptr ? graph.fine_row(node) : nullptr, terms.scale});
+  if (graph.params.metric == Metric::l2) return 0.0 - std::max(0.0, square_ + static_cast<double>(terms.add) - 2.0 * product);
+  if (norm_ == 0.0) return 0.0;
+  return centre_product_ - static_cast<double>(terms.add) + product;
+}
+
+void Walker::finish(const FrozenTools& tools, std::size_t k) {
+  const FrozenGraph& graph = tools.graph;
+  if (graph.fine != nullptr) {
+    for (std::size_t i = 0; i < found_.size(); ++i) prefetch(graph.fine_row(node_of(found_[i])), tools.coder.width());
+  }
+  scored_.clear();
+  for (std::size_t i = 0; i < found_.size(); ++i) scored_.push_back({score_of(tools, node_of(found_[i])), node_of(found_[i])});
+  std::sort(scored_.begin(), scored_.end(), better);
+  if (scored_.size() > k) scored_.resize(k);
+}
+
+void Walker::scan(const FrozenTools& tools, const std::vector<std::uint32_t>& nodes, const float* bias, std::size_t k) {
+  scored_.clear();
+  for (const std::uint32_t node : nodes) {
+    const Scored each{score_of(tools, node) + (bias != nullptr ? static_cast<double>(bias[node]) : 0.0), node};
+    if (scored_.size() >= k && !better(each, scored_.front())) continue;
+    scored_.push_back(each);
+    std::push_heap(scored_.begin(), scored_.end(), better);
+    if (scored_.size() <= k) continue;
+    std::pop_heap(scored_.begin(), scored_.end(), better);
+    scored_.pop_back();
+  }
+  std::sort_heap(scored_.begin(), scored_.end(), better);
+}
+
+}  // namespace nf::graph

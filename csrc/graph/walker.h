@@ -1,0 +1,101 @@
+// One query's walk through a frozen graph, a step at a time, so that several walks take turns on one core: while one computes, the blocks that the
+// others need next are on their way from memory.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "graph/blocks.h"
+#include "graph/pool.h"
+#include "graph/request.h"
+#include "graph/scratch.h"
+#include "score/plan.h"
+
+namespace nf::graph {
+
+// A set of nodes: a table that is at most half full.
+class NodeSet {
+ public:
+  // Room for about `expected` nodes; more make it grow.
+  void clear(std::size_t expected);
+  // False when the node is in the set.
+  bool insert(std::uint32_t node);
+  bool holds(std::uint32_t node) const {
+    for (std::size_t at = place_of(node);; at = (at + 1) & (places_.size() - 1)) {
+      if (places_[at] == kNone || places_[at] == node) return places_[at] == node;
+    }
+  }
+
+ private:
+  // Fibonacci hashing: the top bits of a product with 2^32 over the golden ratio.
+  std::size_t place_of(std::uint32_t node) const { return static_cast<std::uint32_t>(node * 0x9E3779B9u) >> shift_; }
+  void resize(std::size_t places);
+  bool put(std::uint32_t node);
+
+  std::vector<std::uint32_t> places_;
+  std::size_t used_ = 0;
+  unsigned shift_ = 0;
+};
+
+// Kernels and codes, chosen once per job on the caller's thread.
+struct FrozenTools {
+  explicit FrozenTools(const FrozenGraph& g) : graph(g), coder(g.coder()), estimate(kernels::estimate_1bit()) {}
+
+  const FrozenGraph& graph;
+  codec::Coder coder;
+  kernels::Estimate1Bit estimate;
+};
+
+class Walker {
+ public:
+  // Codes of the query; needed before anything else.
+  void prepare(const FrozenTools& tools, const score::Query& query);
+
+  // A walk with `ef` candidates that keeps the `most` nearest nodes among those that may be results.
+  void start(const FrozenTools& tools, std::size_t ef, std::size_t most, const Keep& keep);
+  // Expands the nearest open candidate; false when there was none: the walk is over.
+  bool step(const FrozenTools& tools);
+  // How many nodes that may be results the walk has expanded.
+  std::size_t kept() const { return kept_; }
+  // The k best of what the walk found, into scored().
+  void finish(const FrozenTools& tools, std::size_t k);
+
+  // Scores all of `nodes` instead, plus bias where there is one.
+  void scan(const FrozenTools& tools, const std::vector<std::uint32_t>& nodes, const float* bias, std::size_t k);
+  double score_of(const FrozenTools& tools, std::uint32_t node) const;
+  const std::vector<Scored>& scored() const { return scored_; }
+
+ private:
+  void make_tables(const FrozenTools& tools);
+  void estimate_neighbours(const FrozenTools& tools, std::uint32_t node, float distance);
+  void measure_neighbours(const FrozenTools& tools, std::uint32_t node);
+
+  // The query.
+  double norm_ = 0.0, centre_product_ = 0.0, square_ = 0.0;  // |q| as given, q . c, |q - c|^2
+  codec::Probe probe_;
+  std::vector<float> rest_, rotated_;
+  std::vector<std::int8_t> codes_, fine_;
+  std::vector<std::uint8_t> tables_;
+  kernels::Estimate1BitQuery table_{};
+
+  // The walk.
+  Keep keep_;
+  Pool open_;    // candidates, by what is known of their distance
+  Pool found_;   // nodes measured
+  NodeSet seen_;
+  std::size_t kept_ = 0;
+  std::vector<std::uint32_t> fresh_;
+  std::vector<const std::int8_t*> rows_;
+  std::vector<std::int32_t> products_;
+  std::vector<float> distances_;
+  std::vector<Scored> scored_;
+};
+
+// Walks that take turns.
+struct Walkers {
+  static constexpr std::size_t kTurns = 4;
+  Walker each[kTurns];
+};
+
+}  // namespace nf::graph
