@@ -96,6 +96,8 @@ def kinds(folder: Path) -> dict[str, Kind]:
         for name, index in (("flat.nf", nf.FlatIndex(8)), ("hnsw.nf", nf.HNSWIndex(8))):
             index.add(rows, [f"document {i}" for i in range(len(rows))])
             index.save(folder / name)
+            if isinstance(index, nf.HNSWIndex):
+                index.freeze().save(folder / "frozen.nf")
         write_index_folder(
             folder / "index", [str(i) for i in range(60)], [f"text {i}" for i in range(60)], rows[:60], model="m", fingerprint="f"
         )
@@ -163,6 +165,7 @@ def kinds(folder: Path) -> dict[str, Kind]:
         "npz": Kind(bundle / "golden.npz", lambda: Bundle.open(bundle).golden(), (), fit("bundle/manifest.json", "golden.npz")),
         "flat index": Kind(folder / "flat.nf", lambda: search(nf.FlatIndex, "flat.nf")),
         "hnsw index": Kind(folder / "hnsw.nf", lambda: search(nf.HNSWIndex, "hnsw.nf")),
+        "frozen index": Kind(folder / "frozen.nf", lambda: search(nf.FrozenIndex, "frozen.nf")),
         "index.json": of_index("index.json"),
         "documents": of_index("documents.jsonl"),
         "offsets": of_index("documents.offsets"),

@@ -61,8 +61,10 @@ def test_a_bundle_and_indexes_describe_themselves(tiny_bundle: Path, tmp_path: P
     manifest = json.loads((tiny_bundle / "manifest.json").read_text())
     assert (said["kind"], said["fingerprint"], said["dim"]) == ("bundle", manifest["fingerprint"], 32)
     assert said["files"]["onnx/model.onnx"] == (tiny_bundle / "onnx" / "model.onnx").stat().st_size
-    for index in (nf.FlatIndex(3, metric="l2", storage="int8"), nf.HNSWIndex(3, metric="ip", fingerprint="ab")):
-        index.add(np.eye(3, dtype=np.float32))
+    flat, graph = nf.FlatIndex(3, metric="l2", storage="int8"), nf.HNSWIndex(3, metric="ip", fingerprint="ab")
+    for made in (flat, graph):
+        made.add(np.eye(3, dtype=np.float32))
+    for index in (flat, graph, graph.freeze()):
         index.save(tmp_path / "x.nf")
         said = describe(tmp_path / "x.nf")
         assert said == {

@@ -102,10 +102,11 @@ def describe(path: Path) -> dict[str, Any]:
 
 def _describe_index(path: Path) -> dict[str, Any]:
     from nearfield.index.flat import FlatIndex
+    from nearfield.index.frozen import FrozenIndex
     from nearfield.index.hnsw import HNSWIndex
 
     refusals = []
-    for kind in (FlatIndex, HNSWIndex):
+    for kind in (FlatIndex, HNSWIndex, FrozenIndex):
         try:
             index = kind.load(path, verify=False)
         except FormatError as error:
