@@ -30,14 +30,14 @@ Column = tuple[str, str, int]
 
 
 def newest(folder: Path) -> dict[str, dict[str, Any]]:
-    """Suite -> the newest result document that has rows of it; quick runs are left out.
+    """Suite -> the newest result document that has rows of it; quick runs, and runs held to an instruction set, are left out.
 
     Raises:
         ValueError: a file in the folder is not a result of this schema.
     """
     documents = [results.read(path) for path in sorted(folder.glob("*.json"))]
     out: dict[str, dict[str, Any]] = {}
-    for document in sorted((d for d in documents if not d["quick"]), key=lambda d: str(d["date"])):
+    for document in sorted((d for d in documents if not d["quick"] and not d["nearfield"]["forced"]), key=lambda d: str(d["date"])):
         for suite in {row["suite"] for row in document["rows"]}:
             out[suite] = document
     return out

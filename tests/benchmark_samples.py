@@ -40,8 +40,8 @@ def sample_row(**changes: Any) -> Row:
     return Row(**{**asdict(base), **changes})
 
 
-def sample_document(*rows: Row, day: int = 1, quick: bool = False) -> dict[str, Any]:
+def sample_document(*rows: Row, day: int = 1, quick: bool = False, forced: str | None = None) -> dict[str, Any]:
     about = {"cpu": "Some CPU", "arch": "x86_64", "cores": 2, "flags": ["avx", "avx2"]}
-    head = {"machine": about, "versions": {"nearfield": "0.1.0"}, "nearfield": {}, "ceilings": SAMPLE.to_dict()}
+    head = {"machine": about, "versions": {"nearfield": "0.1.0"}, "nearfield": {"forced": forced}, "ceilings": SAMPLE.to_dict()}
     when = datetime(2026, 1, day, 12, 30, tzinfo=UTC)
     return results.report(list(rows), head=head, command="python -m benchmarks", quick=quick, skipped=[], now=when)

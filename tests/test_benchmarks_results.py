@@ -82,6 +82,7 @@ def test_the_readme_gets_the_newest_figures_of_each_suite(tmp_path: Path, capsys
     results.write(sample_document(sample_row(value=9.0, p50=9.0), search_row, day=1), folder)
     results.write(sample_document(sample_row(), sample_row(brief="", p50=77.0), day=2), folder)
     results.write(sample_document(sample_row(p50=55.0), day=3, quick=True), folder)
+    results.write(sample_document(sample_row(p50=66.0), day=4, forced="avx2"), folder)
     assert readme_table.main([*options, "--check"]) == 1
     assert "old" in readme.read_text()
     assert readme_table.main(options) == 0
@@ -89,7 +90,9 @@ def test_the_readme_gets_the_newest_figures_of_each_suite(tmp_path: Path, capsys
     assert text.startswith("# Title\n")
     assert text.endswith(f"{readme_table.END}\nend\n")
     assert "old" not in text
-    assert "| **nearfield FlatIndex 0.1.0** | p50 0.400, p99 0.900 (42 %) | 1.0000 |" in text  # of day 2: neither day 1 nor the quick run
+    assert (
+        "| **nearfield FlatIndex 0.1.0** | p50 0.400, p99 0.900 (42 %) | 1.0000 |" in text
+    )  # of day 2: neither day 1 nor the quick or the held run
     assert "| hnswlib 0.1.0 | 67.0, 1 MiB |" in text  # of day 1: the newest file with this suite
     assert "77" not in text.split("Written by")[0].split("score")[1]  # rows without a brief stay in the JSON
     assert readme_table.main([*options, "--check"]) == 0
