@@ -15,6 +15,7 @@ KERNELS = {
     "l2sqr_f32": ["avx512"],
     "dot_i8": ["avx512"],
     "scan_1bit": ["avx512"],
+    "dot_bf16": ["amx"],
     "scan_i8": ["avxvnni", "avx512", "avx512vnni", "amx"],
 }
 HEADER = Path("/usr/include/simde/x86/avx512.h")
@@ -39,10 +40,11 @@ def test_emulated_kernels_agree_with_scalar(tmp_path: Path) -> None:
         f"-I{native}",
         f"-I{ROOT / 'csrc'}",
         *sources,
+        str(ROOT / "csrc/codec/halves.cpp"),
         str(native / "emulated.cpp"),
     ]
     built = subprocess.run([*command, "-o", str(tmp_path / "check")], capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr[-3000:]
     done = subprocess.run([str(tmp_path / "check")], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout[-2000:]
-    assert done.stdout.split() == ["avx512"] * 4 + ["scalar", *KERNELS["scan_i8"]]
+    assert done.stdout.split() == ["avx512"] * 4 + ["scalar", *KERNELS["scan_i8"], "scalar", *KERNELS["dot_bf16"]]

@@ -18,13 +18,38 @@ BUILD = ROOT / "tests/native/build.py"
 COMPILER = os.environ.get("CXX", "g++").split()[0]
 
 
-@pytest.mark.skipif(shutil.which(COMPILER) is None, reason=f"needs a compiler ({COMPILER})")
-def test_the_native_tests_pass() -> None:
+def build(*options: str) -> subprocess.CompletedProcess[str]:
     settings = {"NF_SANITIZE", "NEARFIELD_TARGET", "NEARFIELD_THREADS"}
     environment = {name: value for name, value in os.environ.items() if name not in settings}
-    done = subprocess.run([sys.executable, str(BUILD)], env=environment, capture_output=True, text=True, timeout=500, check=False)
+    command = [sys.executable, str(BUILD), *options]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500, check=False)
+
+
+@pytest.mark.skipif(shutil.which(COMPILER) is None, reason=f"needs a compiler ({COMPILER})")
+def test_the_native_tests_pass() -> None:
+    done = build()
     assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-3000:]
     assert " 0 failed checks" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which(COMPILER) is None, reason=f"needs a compiler ({COMPILER})")
+@pytest.mark.parametrize(
+    ("sanitizer", "fault", "report"),
+    [
+        ("thread", "race", "WARNING: ThreadSanitizer: data race"),
+        ("address,undefined", "overread", "ERROR: AddressSanitizer: heap-buffer-overflow"),
+    ],
+)
+def test_a_sanitizer_reports_a_fault_in_the_engine(sanitizer: str, fault: str, report: str) -> None:
+    """The same settings as `make sanitize`: a clean report there means something."""
+    right = build("--faults", "--sanitize", sanitizer, "right")
+    assert right.returncode == 0, right.stderr[-3000:]
+    assert "Sanitizer" not in right.stderr
+    wrong = build("--faults", "--sanitize", sanitizer, fault)
+    assert wrong.returncode != 0
+    assert report in wrong.stderr
+    assert "csrc/codec/rows.cpp" in wrong.stderr, "the engine's objects are compiled with the sanitizer, not only the test's"
 
 
 def test_the_native_tests_and_the_engine_are_compiled_alike(monkeypatch: pytest.MonkeyPatch) -> None:

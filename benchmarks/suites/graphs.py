@@ -82,13 +82,9 @@ class CompactGraph(FrozenGraph):
     options: ClassVar = {"compact": True}
 
 
-def _cannot_freeze() -> str | None:
-    return None if hasattr(nearfield.HNSWIndex, "freeze") else f"nearfield {nearfield.__version__} has no HNSWIndex.freeze"
-
-
 OURS = Engine("nearfield HNSWIndex", OurGraph)
-FROZEN = Engine("nearfield FrozenIndex", FrozenGraph, unable=_cannot_freeze)
-COMPACT = Engine("nearfield FrozenIndex, compact", CompactGraph, unable=_cannot_freeze)
+FROZEN = Engine("nearfield FrozenIndex", FrozenGraph)
+COMPACT = Engine("nearfield FrozenIndex, compact", CompactGraph)
 HNSWLIB = Engine("hnswlib", peers.Hnswlib, "hnswlib", ("hnswlib",))
 FAISS = Engine("faiss IndexHNSWFlat", peers.FaissFlat, "faiss-cpu", ("faiss",))
 USEARCH = Engine("usearch f32", peers.Usearch, "usearch", ("usearch",))

@@ -2,26 +2,9 @@
 
 #include <cstring>
 
+#include "base/bf16.h"
+
 namespace nf::codec {
-namespace {
-
-std::uint16_t to_bf16(float value) {
-  std::uint32_t bits;
-  std::memcpy(&bits, &value, sizeof(bits));
-  const std::uint32_t rounded = (bits + 0x7FFFu + (bits >> 16 & 1u)) >> 16;
-  const bool overflowed = (rounded & 0x7F80u) == 0x7F80u;
-  return static_cast<std::uint16_t>(overflowed ? (bits >> 16 & 0x8000u) | 0x7F7Fu : rounded);
-}
-
-float from_bf16(std::uint16_t code) {
-  const std::uint32_t bits = static_cast<std::uint32_t>(code) << 16;
-  float value;
-  std::memcpy(&value, &bits, sizeof(value));
-  return value;
-}
-
-}  // namespace
-
 std::size_t row_bytes(Storage storage, std::size_t dim) {
   switch (storage) {
     case Storage::float32: return dim * sizeof(float);

@@ -1,5 +1,6 @@
 #include "kernels/dispatch.h"
 
+#include "kernels/dot_bf16/choice.h"
 #include "kernels/scan_i8/choice.h"
 #include "simd/targets.h"
 
@@ -17,18 +18,19 @@ struct Row {
   const ScanI8* scan_i8;
   const Scan1Bit* scan_1bit;
   const Estimate1Bit* estimate_1bit;
+  const DotBf16* dot_bf16;  // does not fall to the parent: scalar's is the readable form
 };
 
 constexpr Row kRows[] = {
-    {Target::scalar, &dot_f32_scalar, &l2sqr_f32_scalar, &dot_i8_scalar, &scan_i8_scalar, &scan_1bit_scalar, &estimate_1bit_scalar},
+    {Target::scalar, &dot_f32_scalar, &l2sqr_f32_scalar, &dot_i8_scalar, &scan_i8_scalar, &scan_1bit_scalar, &estimate_1bit_scalar, &dot_bf16_scalar},
 #if defined(__x86_64__)
-    {Target::avx2, &dot_f32_avx2, &l2sqr_f32_avx2, &dot_i8_avx2, &scan_i8_avx2, &scan_1bit_avx2, &estimate_1bit_avx2},
-    {Target::avxvnni, nullptr, nullptr, nullptr, &scan_i8_avxvnni, nullptr, nullptr},
-    {Target::avx512, &dot_f32_avx512, &l2sqr_f32_avx512, &dot_i8_avx512, &scan_i8_avx512, &scan_1bit_avx512, nullptr},
-    {Target::avx512vnni, nullptr, nullptr, nullptr, &scan_i8_avx512vnni, nullptr, nullptr},
-    {Target::amx, nullptr, nullptr, nullptr, &scan_i8_amx, nullptr, nullptr},
+    {Target::avx2, &dot_f32_avx2, &l2sqr_f32_avx2, &dot_i8_avx2, &scan_i8_avx2, &scan_1bit_avx2, &estimate_1bit_avx2, nullptr},
+    {Target::avxvnni, nullptr, nullptr, nullptr, &scan_i8_avxvnni, nullptr, nullptr, nullptr},
+    {Target::avx512, &dot_f32_avx512, &l2sqr_f32_avx512, &dot_i8_avx512, &scan_i8_avx512, &scan_1bit_avx512, nullptr, nullptr},
+    {Target::avx512vnni, nullptr, nullptr, nullptr, &scan_i8_avx512vnni, nullptr, nullptr, nullptr},
+    {Target::amx, nullptr, nullptr, nullptr, &scan_i8_amx, nullptr, nullptr, &dot_bf16_amx},
 #elif defined(__aarch64__)
-    {Target::neon_dotprod, nullptr, nullptr, nullptr, &scan_i8_neon_dotprod, nullptr, nullptr},
+    {Target::neon_dotprod, nullptr, nullptr, nullptr, &scan_i8_neon_dotprod, nullptr, nullptr, nullptr},
 #endif
 };
 
@@ -50,6 +52,19 @@ const ScanI8& measured_scan_i8() {
   return fastest_scan_i8(candidates, count);
 }
 
+const DotBf16* dot_bf16_of(Target target) {
+  for (const Row& row : kRows) {
+    if (row.target == target) return row.dot_bf16;
+  }
+  return nullptr;
+}
+
+const DotBf16* measured_dot_bf16() {
+  const Target target = simd::active();
+  const DotBf16* const candidate = dot_bf16_of(target);
+  return candidate == nullptr ? nullptr : faster_dot_bf16(*candidate, dot_f32());
+}
+
 }  // namespace
 
 const DotF32& dot_f32() { return pick(&Row::dot_f32); }
@@ -62,6 +77,12 @@ const ScanI8& scan_i8() {
   if (simd::forced()) return pick(&Row::scan_i8);
   static const ScanI8& fastest = measured_scan_i8();
   return fastest;
+}
+
+const DotBf16* dot_bf16() {
+  if (simd::forced()) return dot_bf16_of(simd::active());
+  static const DotBf16* const faster = measured_dot_bf16();
+  return faster;
 }
 
 }  // namespace nf::kernels

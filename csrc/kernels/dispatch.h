@@ -4,6 +4,7 @@
 // Each call reads simd::active(), which throws InputError for a bad NEARFIELD_TARGET: take the table once per job, on the caller's thread.
 #pragma once
 
+#include "kernels/dot_bf16/contract.h"
 #include "kernels/dot_f32/contract.h"
 #include "kernels/dot_i8/contract.h"
 #include "kernels/estimate_1bit/contract.h"
@@ -17,6 +18,8 @@ const DotF32& dot_f32();
 const L2SqrF32& l2sqr_f32();
 const DotI8& dot_i8();
 const ScanI8& scan_i8();
+// Null where float32 products of widened rows are as fast: on every target but AMX. A forced target has it only where its own row names one.
+const DotBf16* dot_bf16();
 const Scan1Bit& scan_1bit();
 const Estimate1Bit& estimate_1bit();
 

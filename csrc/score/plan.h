@@ -47,6 +47,12 @@ struct Bound {
     return {0.0, relative_error(dim) * 1.01 * q_norm * x_norm + underflow};
   }
 
+  // For scores by kernels/dot_bf16 (not l2): its bound, on 32 dimensions more than float32's, and what the query's two parts leave out.
+  static Bound of_halves(Metric metric, std::size_t dim, const Query& query, double x_norm) {
+    const double q_norm = metric == Metric::cosine ? 1.0 : query.norm;
+    return {0.0, (0x1p-16 + relative_error(dim + 32)) * 1.02 * q_norm * x_norm + 2.0 * underflow_error(dim, q_norm, x_norm)};
+  }
+
   // `bias` is added in float64; its rounding (2^-53 of the larger term) is covered eightfold.
   Candidate around(double score, double bias, std::uint64_t slot) const {
     const double magnitude = score < 0 ? -score : score;

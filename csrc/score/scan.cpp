@@ -60,7 +60,8 @@ void offer_exactly(const Task& task, std::size_t index, const Tile& tile, Collec
 
 // Offers the rows of the tile whose scanned value (times `sign`) can still matter.
 void offer_scanned(const Task& task, std::size_t index, const Tile& tile, const float* values, double sign, Collector& best, const ExactScore& exact) {
-  const Bound bound = Bound::of(task.rows.metric, task.rows.dim, task.queries[index], tile.max_norm);
+  const auto bound_of = task.halves != nullptr ? Bound::of_halves : Bound::of;
+  const Bound bound = bound_of(task.rows.metric, task.rows.dim, task.queries[index], tile.max_norm);
   const bool biased = task.options.bias.data != nullptr;
   const float factor = static_cast<float>(sign);
   for (std::size_t run = 0; run < tile.count; run += kRun) {
@@ -102,6 +103,28 @@ bool any_needs_float64(const Task& task, std::size_t begin, std::size_t nq, cons
   return false;
 }
 
+// Scores of all the tile's rows, without codes, to scratch.scores. `packed`: the queries are the last call's.
+void score_all(const Task& task, const float* queries, std::size_t stride, std::size_t nq, const Tile& tile, bool packed, Scratch& scratch) {
+  const Rows& rows = task.rows;
+  const std::size_t dim = rows.dim;
+  if (task.halves != nullptr) {
+    if (!packed) {
+      const std::size_t size = codec::halves_size(nq, dim);
+      if (scratch.high.size() < size) scratch.high = AlignedBuffer<std::uint16_t>(size), scratch.low = AlignedBuffer<std::uint16_t>(size);
+      codec::pack_halves(queries, stride, nq, dim, scratch.high.data(), scratch.low.data());
+    }
+    task.halves->block(scratch.high.data(), scratch.low.data(), nq, tile.rows, tile.count, dim, scratch.scores.data(), kTileRows);
+    return;
+  }
+  const float* values = reinterpret_cast<const float*>(tile.rows);
+  if (rows.storage != Storage::float32) {
+    for (std::size_t j = 0; j < tile.count; ++j) row_of(tile, rows.storage, dim, j, scratch.decoded.data() + j * dim);
+    values = scratch.decoded.data();
+  }
+  const auto block = rows.metric == Metric::l2 ? task.l2sqr->block : task.dot->block;
+  block(queries, stride, nq, values, dim, tile.count, dim, scratch.scores.data(), kTileRows);
+}
+
 // Scans tiles [tile_begin, tile_end) for queries [begin, end); best[i] belongs to query begin + i.
 void scan(const Task& task, std::size_t begin, std::size_t end, std::size_t tile_begin, std::size_t tile_end, Scratch& scratch, Collector* best) {
   const Rows& rows = task.rows;
@@ -110,6 +133,7 @@ void scan(const Task& task, std::size_t begin, std::size_t end, std::size_t tile
   const std::size_t q_stride = nq > 1 ? static_cast<std::size_t>(task.queries[begin + 1].scan - queries) : dim;
   std::vector<ExactScore> exact;
   for (std::size_t i = 0; i < nq; ++i) exact.push_back(exact_for(task, begin + i, scratch));
+  bool packed = false;
   for (std::size_t t = tile_begin, done = 1; t < tile_end; t += std::max<std::size_t>(done, 1)) {
     Tile tile = rows.tiles[t];
     tile.count = std::min<std::size_t>(tile.count, rows.slots - tile.first);
@@ -124,13 +148,8 @@ void scan(const Task& task, std::size_t begin, std::size_t end, std::size_t tile
     if (scanned_by_signs(task, begin, nq, tile, t, scratch, best, exact)) continue;
     done = scanned_by_codes(task, begin, nq, t, tile_end, scratch, best, exact);
     if (done != 0) continue;
-    const float* values = reinterpret_cast<const float*>(tile.rows);
-    if (rows.storage != Storage::float32) {
-      for (std::size_t j = 0; j < tile.count; ++j) row_of(tile, rows.storage, dim, j, scratch.decoded.data() + j * dim);
-      values = scratch.decoded.data();
-    }
-    const auto block = rows.metric == Metric::l2 ? task.l2sqr->block : task.dot->block;
-    block(queries, q_stride, nq, values, dim, tile.count, dim, scratch.scores.data(), kTileRows);
+    score_all(task, queries, q_stride, nq, tile, packed, scratch);
+    packed = true;
     for (std::size_t i = 0; i < nq; ++i) {
       if (needs_float64(rows.metric, task.queries[begin + i].norm, tile.max_norm)) {
         offer_exactly(task, begin + i, tile, best[i], exact[i]);

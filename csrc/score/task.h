@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/aligned.h"
+#include "codec/halves.h"
 #include "kernels/dispatch.h"
 #include "score/coded.h"
 #include "score/door.h"
@@ -34,6 +35,7 @@ struct Task {
   AlignedBuffer<float> unit_queries;  // cosine only
   const kernels::DotF32* dot;
   const kernels::L2SqrF32* l2sqr;
+  const kernels::DotBf16* halves;  // multiplies bfloat16 rows as they are; null where float32 is to do it
   const kernels::ScanI8* coded_scan;
   std::optional<CodedQueries> coded;  // absent where they are of no use
   const kernels::Scan1Bit* sign_scan;
@@ -45,6 +47,8 @@ struct Task {
         queries(given.rows),
         dot(&kernels::dot_f32()),
         l2sqr(&kernels::l2sqr_f32()),
+        // l2 scores small differences of long vectors, which |q|^2 + |x|^2 - 2 q . x would lose to the rounding of each.
+        halves(rows.storage == Storage::bfloat16 && rows.metric != Metric::l2 ? kernels::dot_bf16() : nullptr),
         coded_scan(&kernels::scan_i8()),
         sign_scan(&kernels::scan_1bit()) {
     const bool unit = rows.metric == Metric::cosine;
@@ -111,6 +115,7 @@ struct FewRows {
 struct Scratch {
   AlignedBuffer<float> scores;
   AlignedBuffer<float> decoded;  // a tile's rows, or one row while exact scores are computed
+  AlignedBuffer<std::uint16_t> high, low;  // the queries for Task::halves, once a tile needs them
   AlignedBuffer<float> add;      // row terms, one line for each query that has its own
   std::vector<kernels::ScanI8Query> probes;
   std::vector<CodedBound> bounds;

@@ -1,4 +1,5 @@
-// Intel's tile instructions in plain C, from the operation sections of the intrinsics guide: configuration, load, store, zero, int8 products.
+// Intel's tile instructions in plain C, from the operation sections of the intrinsics guide: configuration, load, store, zero, int8 and
+// bfloat16 products.
 // Shapes that the instruction would refuse (#UD) end the program.
 #pragma once
 
@@ -57,6 +58,39 @@ inline void _tile_dpbssd(int sums, int left, int right) {
       int32_t sum;
       memcpy(&sum, c.bytes[m] + 4 * n, 4);
       for (int k = 0; k < a.row_bytes; ++k) sum += static_cast<int8_t>(a.bytes[m][k]) * static_cast<int8_t>(b.bytes[k / 4][4 * n + k % 4]);
+      memcpy(c.bytes[m] + 4 * n, &sum, 4);
+    }
+  }
+}
+
+namespace tiles {
+
+inline float flushed(float value) { return value < 0x1p-126f && value > -0x1p-126f ? 0.0f : value; }
+
+inline float bf16_at(const uint8_t* bytes) {
+  uint16_t half;
+  memcpy(&half, bytes, 2);
+  const uint32_t bits = static_cast<uint32_t>(half) << 16;
+  float value;
+  memcpy(&value, &bits, 4);
+  return flushed(value);
+}
+
+}  // namespace tiles
+
+// Even and odd places are summed apart and joined at the end; denormals are zero on the way in and on the way out.
+inline void _tile_dpbf16ps(int sums, int left, int right) {
+  tiles::Tile &c = tiles::at(sums), &a = tiles::at(left), &b = tiles::at(right);
+  if (c.rows != a.rows || a.row_bytes != 4 * b.rows || c.row_bytes != b.row_bytes) abort();
+  for (int m = 0; m < c.rows; ++m) {
+    for (int n = 0; n < c.row_bytes / 4; ++n) {
+      float parts[2] = {0.0f, 0.0f}, sum;
+      for (int k = 0; k < a.row_bytes / 2; ++k) {
+        const float product = tiles::flushed(tiles::bf16_at(a.bytes[m] + 2 * k) * tiles::bf16_at(b.bytes[k / 2] + 4 * n + 2 * (k % 2)));
+        parts[k % 2] = tiles::flushed(parts[k % 2] + product);
+      }
+      memcpy(&sum, c.bytes[m] + 4 * n, 4);
+      sum = tiles::flushed(tiles::flushed(sum) + tiles::flushed(parts[0] + parts[1]));
       memcpy(c.bytes[m] + 4 * n, &sum, 4);
     }
   }

@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <vector>
 
+#include "compare_halves.h"
 #include "compare_scans.h"
 #include "kernels/dot_f32/contract.h"
 #include "kernels/dot_i8/contract.h"
@@ -76,6 +77,10 @@ int main() {
   std::printf("%s %s %s %s", dot_f32_avx512.target(), l2sqr_f32_avx512.target(), dot_i8_avx512.target(), scan_1bit_avx512.target());
   for (const ScanI8* kernel : {&scan_i8_scalar, &scan_i8_avxvnni, &scan_i8_avx512, &scan_i8_avx512vnni, &scan_i8_amx}) {
     compare_scans(*kernel);
+    std::printf(" %s", kernel->target());
+  }
+  for (const DotBf16* kernel : {&dot_bf16_scalar, &dot_bf16_amx}) {
+    compare_halves(*kernel);
     std::printf(" %s", kernel->target());
   }
   std::printf("\n");

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "compare_halves.h"
 #include "compare_scans.h"
 #include "harness.h"
 #include "kernels/dispatch.h"
@@ -193,6 +194,20 @@ TEST(the_scan_lets_through_what_reaches_the_cut) {
     compare_scans(kernel);
     CHECK(failures == 0);
   });
+}
+
+// Where it stands in for float32 products by measurement, or because its target is forced; nowhere else.
+TEST(products_with_bfloat16_rows_stay_within_their_bound) {
+  on_each_target([&](const std::string& target) {
+    const kernels::DotBf16* const kernel = kernels::dot_bf16();
+    CHECK((kernel != nullptr) == (target == "scalar" || target == "amx"));
+    if (kernel == nullptr) return;
+    CHECK(kernel->target() == target);
+    compare_halves(*kernel);
+    CHECK(failures == 0);
+  });
+  const kernels::DotBf16* const measured = kernels::dot_bf16();
+  CHECK(measured == nullptr || measured->target() == std::string("amx"));
 }
 
 }  // namespace

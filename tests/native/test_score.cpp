@@ -163,6 +163,25 @@ TEST(flat_search_where_bounds_are_useless) {
   }
 }
 
+// Rows closer together than codes can tell: most tiles are scored without codes, bfloat16 ones on two targets without widening them first.
+TEST(flat_search_of_crowded_bfloat16_rows) {
+  Random random(14);
+  std::normal_distribution<float> normal;
+  on_each_target([&](const std::string&) {
+    for (const std::size_t dim : {7, 40}) {
+      std::vector<float> rows(2500 * dim);
+      for (float& value : rows) value = 1.0f + 0.004f * normal(random);
+      for (const Metric metric : kMetrics) {
+        const Note note("dim", dim, nf::name_of(metric));
+        std::vector<bool> live;
+        const auto store = store_of(metric, Storage::bfloat16, rows, dim, live);
+        check_search(*store, live, draw(Kind::normal, 17, dim, random), Case{10, 2}, false, random);
+        check_search(*store, live, draw(Kind::mixed_norms, 33, dim, random), Case{10, 1, 1, 33, 0.9, 0.01f}, false, random);
+      }
+    }
+  });
+}
+
 // Among 300 rows stand ten good ones, which set the threshold; later ones are better by a fraction of what codes leave open.
 TEST(flat_search_keeps_a_row_just_above_the_threshold) {
   Random random(13);

@@ -1,29 +1,18 @@
 #include "kernels/scan_i8/choice.h"
 
-#include <chrono>
 #include <limits>
 #include <vector>
 
 #include "base/aligned.h"
+#include "kernels/trial.h"
 
 namespace nf::kernels {
 namespace {
 
 // A tile of the exact scorer: what stays in a second-level cache beside its queries.
 constexpr size_t kDim = 384, kRows = 128, kQueries = 48, kGroups = kDim / 4;
-// 48 times 128 pairs take some 30 us with AVX2: best of nine is steady to a few per cent.
-constexpr int kRounds = 9;
 // Query counts that leave every kernel with a group that is not full.
 constexpr size_t kChecked = 37;
-
-// A fixed sequence: the low bits of a linear congruential generator's high half (Knuth's constants for 64 bits).
-struct Sequence {
-  std::uint64_t state = 1;
-  int next() {
-    state = state * 6364136223846793005u + 1442695040888963407u;
-    return static_cast<int>(state >> 33);
-  }
-};
 
 class Trial {
  public:
@@ -49,14 +38,7 @@ class Trial {
   }
 
   double seconds(const ScanI8& kernel) {
-    double best = std::numeric_limits<double>::infinity();
-    for (int round = 0; round < kRounds; ++round) {
-      const auto begin = std::chrono::steady_clock::now();
-      scan(kernel, kQueries, std::numeric_limits<float>::max());  // as most tiles are: nothing reaches the cut
-      const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - begin;
-      if (taken.count() < best) best = taken.count();
-    }
-    return best;
+    return best_seconds([&] { scan(kernel, kQueries, std::numeric_limits<float>::max()); });  // as most tiles are: nothing reaches the cut
   }
 
  private:
