@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,18 @@ the a of to in is are what how why when which returns raises value values array 
 query queries document documents model models train test data set sort read write open close path name number string text word words
 key item map tree graph node edge score rank top nearest neighbour distance metric cosine
 """.split()  # noqa: SIM905 (sixty quoted words read worse)
+
+
+@pytest.fixture(autouse=True)
+def settings_left_as_found() -> Iterator[None]:
+    """No test may leave a setting of ours behind: with threads capped, a later test of threads fails for no reason of its own."""
+    before = {name: value for name, value in os.environ.items() if name.startswith("NEARFIELD_")}
+    yield
+    after = {name: value for name, value in os.environ.items() if name.startswith("NEARFIELD_")}
+    for name in after.keys() - before.keys():
+        del os.environ[name]
+    os.environ.update(before)
+    assert after == before, "settings left behind"
 
 
 def make_tiny_model(

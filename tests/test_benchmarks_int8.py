@@ -43,6 +43,7 @@ def small(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(int8_speed, "QUICK_LENGTHS", (8,))
     monkeypatch.setattr(int8_speed, "SINGLES", {8: 2})
     monkeypatch.setattr(int8_speed, "BATCH", 4)
+    monkeypatch.setenv("NEARFIELD_THREADS", "1")  # the suites change it: its old value comes back with the fixture's end
 
 
 def test_every_graph_is_described_and_its_loss_measured(plan: Plan) -> None:

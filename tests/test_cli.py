@@ -66,7 +66,7 @@ def test_the_whole_way_on_a_users_file(run, pairs_file: Path, tiny_model: Path, 
     page = (bundle / "report.html").read_text()
     assert repeated["command"] in page
     assert repeated["machine"]["cpu"] in page
-    assert f"int8: cosine to fp32 {manifest['parity']['int8']['mean_cosine']:.4f}" in page
+    assert f"cosine to fp32 {manifest['parity']['int8']['mean_cosine']:.4f}" in page
 
     code, out, _ = run("eval", pairs_file, "--model", bundle, "--compare", tiny_model, "--json", "--quiet")
     again = json.loads(out)
