@@ -198,7 +198,9 @@ def test_the_scorers_tests_pass_on_the_twin() -> None:
     done = subprocess.run(command, cwd=TESTS.parent, capture_output=True, text=True, timeout=580, env=environment)
     assert done.returncode == 0, done.stdout[-5000:]
     skipped = re.findall(r"SKIPPED \[(\d+)\] tests/([\w.]+):.*: (.*)", done.stdout)
-    assert [(int(count), file) for count, file, why in skipped if "native scorer" in why] == [(9, "test_flat.py")], skipped
+    left_out = [(file, int(count)) for count, file, why in skipped if "native scorer" in why]
+    assert {file for file, _ in left_out} == {"test_flat.py"}, skipped
+    assert sum(count for _, count in left_out) == 12, skipped
 
 
 @numba.njit  # type: ignore[untyped-decorator]
