@@ -32,6 +32,12 @@ py::dict kernel_targets() {
   names["scan_i8"] = kernels::scan_i8().target();
   names["scan_1bit"] = kernels::scan_1bit().target();
   names["estimate_1bit"] = kernels::estimate_1bit().target();
+  const kernels::EncoderKernels encoder = kernels::encoder_kernels();
+  names["linear_i8"] = encoder.linear_i8->target();
+  names["linear_bf16"] = encoder.linear_bf16->target();
+  names["linear_f32"] = encoder.linear_f32->target();
+  names["attention"] = encoder.attention->target();
+  names["encoder_rows"] = encoder.rows->target();
   return names;
 }
 

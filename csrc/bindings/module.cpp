@@ -35,5 +35,6 @@ PYBIND11_MODULE(_core, m) {
   nf::bindings::register_flat(m);
   nf::bindings::register_frozen(m);
   nf::bindings::register_graph(m);
+  nf::bindings::register_encoder(m);
   nf::bindings::register_probes(m);
 }

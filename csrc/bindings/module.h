@@ -13,6 +13,7 @@ void register_flat(pybind11::module_& m);     // FlatStore
 void register_storage(pybind11::module_& m);  // containers
 void register_graph(pybind11::module_& m);    // HNSW
 void register_frozen(pybind11::module_& m);   // HNSW, frozen
+void register_encoder(pybind11::module_& m);  // native encoder
 void register_probes(pybind11::module_& m);   // measured ceilings
 
 }  // namespace nf::bindings

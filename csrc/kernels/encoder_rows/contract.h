@@ -1,0 +1,66 @@
+// encoder_rows: what happens to one token's row between two products: LayerNorm and quantization.
+//
+// norm: x = (x + add - mean) / sqrt(variance + eps) * gamma + beta over `width` values, float32, off by at most 2^-18 (1 + |value| / deviation)
+//   deviations; and, where asked for, the same row once more as codes or as bfloat16. Columns from `width` to `padded` become zero (code 128).
+// quantize: bfloat16 rows to symmetric codes.    quantize_gelu: rows that are nowhere below kGeluLow to codes that count from there.
+//
+// Codes: symmetric ones are 128 + c, |c| <= 127, value = scale * c, scale = max |value| / 127; a zero row has scale 0. GELU codes are 0 to 255,
+// value = kGeluLow + scale * code, scale = (max - kGeluLow) / 255, max counting as no less than 0. Each is off by at most 0.5 + 2^-12 steps. With a `factor` per column, what is coded is value * factor.
+// A row's result depends on that row alone, to the bit, on any one target. Rows may have any alignment; `padded` is a multiple of 64 and no
+// stride is below it; input columns from `width` on are zero and may be read.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+namespace nf::kernels {
+
+// Below the least value of gelu, -0.169971, by more than bfloat16 loses there.
+constexpr float kGeluLow = -0.171875f;
+constexpr int kZeroCode = 128;
+// A row that is nowhere larger counts as zero: 127 / peak would overflow.
+constexpr float kLeastPeak = 0x1p-100f;
+
+// Where a row goes a second time: codes with their scale, bfloat16, or nowhere.
+struct RowCodes {
+  uint8_t* codes;   // null: none
+  float* scale;     // one per row
+  uint16_t* halves;  // null: none
+  size_t stride;    // values from row to row
+  const float* factor;  // per column, for codes; null: one
+};
+
+struct NormJob {
+  float* x;
+  size_t x_stride;
+  const float* add;
+  size_t add_stride;
+  size_t rows, width, padded;
+  const float* gamma;  // padded values, as beta
+  const float* beta;
+  float eps;
+  RowCodes out;
+};
+
+struct QuantizeJob {
+  const uint16_t* input;
+  size_t input_stride;
+  size_t rows, padded;
+  uint8_t* codes;
+  size_t codes_stride;
+  float* scale;
+};
+
+struct EncoderRows {
+  void (*norm)(const NormJob* job);
+  void (*quantize)(const QuantizeJob* job);
+  void (*quantize_gelu)(const QuantizeJob* job);
+  const char* (*target)();
+};
+
+extern const EncoderRows encoder_rows_scalar;
+#if defined(__x86_64__)
+extern const EncoderRows encoder_rows_avx512;
+#endif
+
+}  // namespace nf::kernels
