@@ -32,7 +32,12 @@ py::dict kernel_targets() {
   names["scan_i8"] = kernels::scan_i8().target();
   names["scan_1bit"] = kernels::scan_1bit().target();
   names["estimate_1bit"] = kernels::estimate_1bit().target();
+  return names;
+}
+
+py::dict encoder_targets() {
   const kernels::EncoderKernels encoder = kernels::encoder_kernels();
+  py::dict names;
   names["linear_i8"] = encoder.linear_i8->target();
   names["linear_bf16"] = encoder.linear_bf16->target();
   names["linear_f32"] = encoder.linear_f32->target();
@@ -51,6 +56,7 @@ void register_info(py::module_& m) {
       "force_target", [](const std::string& name) { simd::force(name); }, py::arg("name"),
       "Forces a target for this process; an empty string returns to the environment's choice.");
   m.def("kernel_targets", &kernel_targets, "For each kernel, the target its chosen code names from inside its own file.");
+  m.def("encoder_targets", &encoder_targets, "The same for the encoder's kernels.");
   m.def("resolve_threads", &parallel::resolve_threads, py::arg("requested") = 0, "How many threads a call that asks for this many gets.");
 }
 
