@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +22,11 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# Packed weights of models that live for one test do not belong into the home of whoever runs the tests.
+if "NEARFIELD_CACHE" not in os.environ:
+    os.environ["NEARFIELD_CACHE"] = tempfile.mkdtemp(prefix="nearfield-tests-")
+    atexit.register(shutil.rmtree, os.environ["NEARFIELD_CACHE"], ignore_errors=True)
 
 # For tests of what the native scan leaves out: its twin (NEARFIELD_BACKEND=numba) scores every row.
 of_native_scorer = pytest.mark.skipif(backend_name() == "numba", reason="a property of the native scorer")
@@ -43,9 +51,17 @@ def settings_left_as_found() -> Iterator[None]:
 
 
 def make_tiny_model(
-    folder: Path, *, pooling: str = "mean", normalize: bool = True, max_tokens: int = 64, seed: int = 0, hidden: int = 32
+    folder: Path,
+    *,
+    pooling: str = "mean",
+    normalize: bool = True,
+    max_tokens: int = 64,
+    seed: int = 0,
+    hidden: int = 32,
+    prompts: dict[str, str] | None = None,
+    **config: object,
 ) -> Path:
-    """Writes a random two-layer BERT in the sentence-transformers layout and returns its folder."""
+    """Writes a random two-layer BERT in the sentence-transformers layout and returns its folder; ``config`` changes the BertConfig."""
     import torch
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import BertConfig, BertModel
@@ -68,15 +84,11 @@ def make_tiny_model(
         json.dumps({**special, "do_lower_case": True, "model_max_length": max_tokens, "tokenizer_class": "BertTokenizer"})
     )
     torch.manual_seed(seed)
-    config = BertConfig(
-        vocab_size=len(vocab),
-        hidden_size=hidden,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=2 * hidden,
-        max_position_embeddings=max(64, max_tokens),
-    )
-    BertModel(config, add_pooling_layer=False).save_pretrained(folder, safe_serialization=True)
+    sizes: dict[str, object] = {
+        "vocab_size": len(vocab), "hidden_size": hidden, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 2 * hidden,
+        "max_position_embeddings": max(64, max_tokens),
+    }  # fmt: skip
+    BertModel(BertConfig(**(sizes | config)), add_pooling_layer=False).save_pretrained(folder, safe_serialization=True)
     modules = [
         {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
         {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
@@ -93,7 +105,7 @@ def make_tiny_model(
     (folder / "1_Pooling" / "config.json").write_text(json.dumps({"word_embedding_dimension": hidden, **flags}))
     (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": max_tokens, "do_lower_case": False}))
     (folder / "config_sentence_transformers.json").write_text(
-        json.dumps({"prompts": {}, "default_prompt_name": None, "similarity_fn_name": "cosine"})
+        json.dumps({"prompts": prompts or {}, "default_prompt_name": None, "similarity_fn_name": "cosine"})
     )
     return folder
 

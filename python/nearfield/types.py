@@ -16,6 +16,7 @@ Kind = Literal["document", "query"]
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
+ByteArray = npt.NDArray[np.uint8]
 AnyArray = npt.NDArray[Any]
 
 # int64 ids (>= 0) or strings; one index holds one kind.

@@ -8,13 +8,10 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
+from nearfield.encode.checkpoint import Checkpoint
 from nearfield.encode.spec import ModelSpec, read_json, weights_folder
-from nearfield.errors import InputError
-from nearfield.modelfiles import check_safetensors, load_json, safetensors_head_bytes
-
-_CHUNK = 1 << 20
 
 
 def space_fingerprint(model_folder: str | Path, spec: ModelSpec) -> str:
@@ -54,52 +51,10 @@ def _canonical(value: object) -> bytes:
 
 def _add_weights(digest: Any, folder: Path) -> None:
     """Feeds name, type, shape and bytes of every tensor that counts, in the order of the names."""
-    handles: list[BinaryIO] = []
-    try:
-        tensors: dict[str, tuple[BinaryIO, int, dict[str, Any]]] = {}
-        for path in _weight_files(folder):
-            handle = path.open("rb")
-            handles.append(handle)
-            start, header = _header(handle, path)
-            tensors |= {name: (handle, start, entry) for name, entry in header.items() if name != "__metadata__"}
-        for name in sorted(tensors):
-            source, start, entry = tensors[name]
-            if name.split(".")[0] == "pooler" or "F" not in entry["dtype"]:  # F32, F16, BF16, F8_E4M3 ...; not I64, U8, BOOL
+    with Checkpoint(folder) as checkpoint:
+        for name, entry in sorted(checkpoint.entries.items()):
+            if name.split(".")[0] == "pooler" or "F" not in entry.dtype:  # F32, F16, BF16, F8_E4M3 ...; not I64, U8, BOOL
                 continue
-            digest.update(_canonical([name, entry["dtype"], entry["shape"]]))
-            _add_bytes(digest, source, start + entry["data_offsets"][0], start + entry["data_offsets"][1])
-    except OSError as error:
-        raise InputError(
-            f"{error.filename}: cannot be read ({error.strerror}); a model folder holds tokenizer.json and model.safetensors"
-        ) from None
-    finally:
-        for opened in handles:
-            opened.close()
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    if (folder / "model.safetensors").is_file() or not (folder / "model.safetensors.index.json").is_file():
-        return [folder / "model.safetensors"]
-    shards = read_json(folder / "model.safetensors.index.json").get("weight_map", {})
-    return [folder / Path(str(name)).name for name in sorted(set(shards.values()))]
-
-
-def _header(handle: BinaryIO, path: Path) -> tuple[int, dict[str, Any]]:
-    """Where the tensors start, and the table that describes them."""
-    size = path.stat().st_size
-    head = handle.read(8)
-    start = safetensors_head_bytes(head, size, str(path))
-    head += handle.read(start - 8)
-    check_safetensors(head, size, str(path))
-    table: dict[str, Any] = load_json(head[8:], str(path))
-    return start, table
-
-
-def _add_bytes(digest: Any, handle: BinaryIO, begin: int, end: int) -> None:
-    handle.seek(begin)
-    while begin < end:
-        chunk = handle.read(min(_CHUNK, end - begin))
-        if not chunk:
-            raise OSError(5, "truncated while being read", handle.name)
-        digest.update(chunk)
-        begin += len(chunk)
+            digest.update(_canonical([name, entry.dtype, entry.shape]))
+            for chunk in checkpoint.chunks(name):
+                digest.update(chunk)
