@@ -40,11 +40,15 @@ FORMS = [
     Form("minilm", 96, 3, {"intermediate_size": 384}),
     Form("bge", 128, 2, {"num_hidden_layers": 1, "intermediate_size": 512}, pooling="cls", prompts={"query": "find the graph: "}),
     Form("e5", 64, 2, {"num_hidden_layers": 3}, prompts={"query": "query ", "passage": "document "}, dtype="F16"),
-    Form("last", 64, 1, {"num_hidden_layers": 1, "hidden_act": "gelu_new"}, pooling="last", normalize=False),
+    Form("last", 64, 1, {"num_hidden_layers": 1}, pooling="last", normalize=False),
     Form("odd", 60, 5, {"intermediate_size": 76, "layer_norm_eps": 1e-5, "type_vocab_size": 1}, dtype="BF16"),
-    Form("odder", 35, 7, {"intermediate_size": 33, "hidden_act": "relu", "type_vocab_size": 3}, prefix="bert."),
-    Form("one_head", 72, 1, {"intermediate_size": 200, "hidden_act": "gelu_fast", "num_hidden_layers": 1}, normalize=False),
+    Form("odder", 35, 7, {"intermediate_size": 33, "type_vocab_size": 3}, prefix="bert."),
+    Form("one_head", 72, 1, {"intermediate_size": 200, "hidden_act": "gelu_python", "num_hidden_layers": 1}, normalize=False),
     Form("narrow_heads", 64, 16, {"intermediate_size": 80, "num_hidden_layers": 1}),
+]
+# What the engine does not compute.
+OTHER_ACTIVATIONS = [
+    Form(name, 32, 4, {"hidden_act": name, "num_hidden_layers": 1}) for name in ("gelu_new", "gelu_fast", "gelu_pytorch_tanh", "relu")
 ]
 
 

@@ -21,7 +21,7 @@ def erf(x: Floats) -> Floats:
 
 
 def activation(name: str, x: Floats) -> Floats:
-    if name == "gelu":
+    if name in ("gelu", "gelu_python"):
         return x * 0.5 * (1.0 + erf(x / math.sqrt(2.0)))
     if name in ("gelu_new", "gelu_pytorch_tanh", "gelu_fast"):
         return 0.5 * x * (1.0 + np.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)))

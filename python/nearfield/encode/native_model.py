@@ -1,0 +1,69 @@
+"""From a model folder to the native engine's packed model, through the cache where there is one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nearfield import _core
+from nearfield.encode.cache import cached
+from nearfield.encode.checkpoint import Checkpoint
+from nearfield.encode.shape import Shape, UnsupportedModelError, read_shape
+from nearfield.encode.spec import ModelSpec, weights_folder
+from nearfield.encode.weights import find_weights, read_weights
+from nearfield.errors import FormatError
+
+
+def open_native_model(
+    folder: Path, spec: ModelSpec, precision: str, plan: Sequence[str] = (), *, weights_sha256: str | None = None
+) -> tuple[_core.EncoderModel, str]:
+    """Packs a model's weights for the native encoder, or finds them packed.
+
+    Args:
+        folder: a model folder in the sentence-transformers layout, or a plain one.
+        spec: as ``read_spec`` gives it for the folder.
+        precision: ``"fp32"``, ``"bf16"`` or ``"int8"``.
+        plan: a kind for each linear layer, four for each transformer layer; empty (default): the engine's own.
+        weights_sha256: of ``model.safetensors``, where a bundle's manifest has said it and it has been checked; otherwise the file is
+            hashed (0.2 s for 90 MB) to find its packed form.
+
+    Returns:
+        the model, and the path of the file that it is mapped from, or ``""`` where it was packed in memory.
+
+    Raises:
+        UnsupportedModelError: a sound model that the engine does not compute.
+        InputError: a missing file, or a plan that does not fit.
+        FormatError: a damaged file, or files that do not belong together.
+    """
+    inner = weights_folder(folder)
+    shape = read_shape(inner)
+    if shape.activation != "gelu":
+        raise UnsupportedModelError(
+            f"{inner / 'config.json'}: hidden_act {shape.activation}; the native encoder computes gelu by erf alone"
+        )
+    if spec.dim != shape.width:
+        raise FormatError(f"{inner / 'config.json'}: hidden_size {shape.width}, but vectors of {spec.dim} columns are expected")
+    said = _as_said(shape, spec)
+    with Checkpoint(inner) as checkpoint:
+        find_weights(checkpoint, shape)
+        single = weights_sha256 is not None and (inner / "model.safetensors").is_file()
+        weights = hashlib.sha256(bytes.fromhex(weights_sha256 or "")).hexdigest() if single else checkpoint.sha256()
+        key = {"weights": weights, "shape": said, "precision": precision, "plan": list(plan), "layout": _core.EncoderModel.layout_version}
+
+        def pack() -> _core.EncoderModel:
+            # What is packed is kept under its hash for later starts: it has to be what was hashed.
+            if single and checkpoint.sha256() != weights:
+                raise FormatError(f"{inner / 'model.safetensors'}: it changed after it was checked; open the bundle again")
+            return _core.EncoderModel(said, read_weights(checkpoint, shape), precision, list(plan))
+
+        return cached(key, pack, lambda blob: _core.EncoderModel.from_blob(blob.data))
+
+
+def _as_said(shape: Shape, spec: ModelSpec) -> dict[str, Any]:
+    """The shape as the engine takes it."""
+    return {
+        "layers": shape.layers, "width": shape.width, "heads": shape.heads, "ffn": shape.ffn, "vocab": shape.vocab,
+        "positions": shape.positions, "types": shape.types, "eps": shape.eps, "pooling": spec.pooling, "normalize": spec.normalize,
+    }  # fmt: skip
