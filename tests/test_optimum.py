@@ -18,6 +18,7 @@ import onnx
 
 from encode_models import by_hand, make_architecture, some_texts
 from nearfield.cli import main
+from nearfield.config import ExportConfig
 from nearfield.encode.encoder import Encoder
 from nearfield.encode.models import resolve_model
 from nearfield.encode.tower import Tower
@@ -32,6 +33,7 @@ pytestmark = [
     pytest.mark.skipif(find_spec("optimum") is None, reason="Optimum is not installed here; make test-optimum has an environment for it"),
 ]
 
+PLAIN = ExportConfig(int8="none")
 BOTH = ["bert", "mpnet", "roberta", "xlm-roberta", "distilbert", "electra", "albert", "deberta-v2", "modernbert"]
 # What tracing alone does not get right beside transformers 4.57, and, of these, "glm" not beside transformers 5 either. gpt2 has absolute
 # places; the others' are relative, so that places counted from anywhere give the same vectors.
@@ -117,7 +119,7 @@ def test_what_ours_cannot_trace_becomes_a_bundle(kind: str, tmp_path: Path, caps
 
 def test_auto_takes_ours_where_it_can_and_optimum_when_told(tmp_path: Path) -> None:
     model = make_architecture(tmp_path / "m", "bert")
-    made = {name: export_bundle(model, tmp_path / name, exporter=name, int8=False, progress=False) for name in ("auto", "optimum")}
+    made = {name: export_bundle(model, tmp_path / name, exporter=name, settings=PLAIN, progress=False) for name in ("auto", "optimum")}
     for name, exporter in (("auto", "own"), ("optimum", "optimum")):
         assert made[name].manifest["graphs"]["model.onnx"]["exporter"] == exporter
         assert made[name].manifest["graphs"]["model.onnx"]["nodes"]["Attention"] == 2, "fused all the same"
@@ -134,7 +136,7 @@ def test_a_graph_of_optimums_that_differs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"Optimum's ONNX graph of XLMModel is .* from torch, at most 1e-05 expected"):
         export_bundle(model, tmp_path / "b", exporter="optimum", progress=False)
     assert not (tmp_path / "b").exists()
-    assert export_bundle(model, tmp_path / "b", int8=False, progress=False).manifest["graphs"]["model.onnx"]["exporter"] == "own"
+    assert export_bundle(model, tmp_path / "b", settings=PLAIN, progress=False).manifest["graphs"]["model.onnx"]["exporter"] == "own"
 
 
 @pytest.mark.parametrize(

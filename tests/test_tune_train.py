@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from conftest import WORDS
 from nearfield.config import TuneConfig
 from nearfield.data.dataset import Dataset
+from nearfield.encode.models import resolve_model
 from nearfield.encode.tower import Tower
 from nearfield.errors import FormatError, InputError
 from nearfield.tune import loop
@@ -162,6 +163,44 @@ def test_resume_after_a_crash_goes_on_from_the_last_checkpoint(
     resumed = run(tmp_path, tiny_model, config, resume=True)
     assert digest(resumed.model) == digest(finished.model)
     assert not [path for path in tmp_path.rglob("*") if path.suffix in (".part", ".pt", ".pkl", ".bin")]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_either_number_format_repeats_and_resumes_to_the_same_bits_on_two_threads(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, dtype: Any
+) -> None:
+    """Whatever "auto" takes on this CPU: with AMX that is bfloat16, whose products other kernels make, in forward and backward."""
+    config = dataclasses.replace(FAST, dtype=dtype, epochs=2)
+    torch.set_num_threads(2)
+    whole, again = (run(tmp_path / name, tiny_model, config) for name in ("whole", "again"))
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 13, KeyboardInterrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "cut", tiny_model, config)
+    resumed = run(tmp_path / "cut", tiny_model, config, resume=True)
+    assert whole.dtype == dtype
+    assert digest(again.model) == digest(whole.model)
+    assert digest(resumed.model) == digest(whole.model)
+    assert digest(whole.model) != digest(tiny_model)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_packaged_model_resumes_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: Any) -> None:
+    """Real sizes: products large enough to be divided between threads, and blocked as on a real run."""
+    config = dataclasses.replace(FAST, dtype=dtype, epochs=1, learning_rate=5e-5, dev_queries=20, dev_documents=40)
+    base = resolve_model(None)
+    data = code_book(pairs=96, dev=20)
+    data.doc_texts[:] = [" ".join([text] * (1 + i % 12)) for i, text in enumerate(data.doc_texts)]
+    torch.set_num_threads(2)
+    whole = run(tmp_path / "whole", base, config, data)
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 4, KeyboardInterrupt)
+        with pytest.raises(KeyboardInterrupt, match="stopped after step 3 of 6"):
+            run(tmp_path / "cut", base, config, data)
+    resumed = run(tmp_path / "cut", base, config, data, resume=True)
+    assert digest(resumed.model) == digest(whole.model)
+    assert whole.dtype == dtype
 
 
 def test_resume_of_another_run_is_refused_and_says_why(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

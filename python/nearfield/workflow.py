@@ -71,6 +71,7 @@ class TuneReport:
         """Returns everything as JSON-ready values."""
         return {
             "bundle": str(self.bundle),
+            "report": str(self.bundle / "report.html"),
             "verdict": self.verdict,
             "sentence": self.sentence,
             "evaluation": self.evaluation.to_dict(),

@@ -81,7 +81,7 @@ def harvest(
     names = Counter(entry.name.split(".")[0] for entry in kept)
     message = f"{len(kept):,} documents from " + ", ".join(f"{name} {count:,}" for name, count in names.most_common())
     return Dataset(
-        "harvest", "docstrings of the installed packages",
+        "API documentation", "docstrings of the installed packages",
         [e.name for e in kept], [e.body for e in kept], [f"q:{e.name}" for e in kept], [e.summary for e in kept],
         {"train": {f"q:{e.name}": {e.name: 1} for e in kept}},
         findings=[Finding("harvested", "harvest", message, "info")],

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from nearfield.config import ExportConfig
+from nearfield.export.parts import part_names
 
 # With half of the products in float32 an int8 graph has lost most of its speed; what does not hold by then is not made good.
 MOST_FLOAT = 0.5
@@ -70,17 +71,22 @@ def _round(keep: tuple[str, ...], figures: dict[str, Any]) -> dict[str, float]:
     return {"float32": len(keep), "queries": figures["queries"], "loss": figures["loss"], "low": figures["low"]}
 
 
+def _points(figures: Mapping[str, Any]) -> str:
+    """A change in points with the lower end of its interval; a loss is negative."""
+    return f"{-100 * figures['loss']:+.2f} points (95 % bound {100 * figures['low']:+.2f})"
+
+
 def sentence(settled: Settled) -> str | None:
     """One line for people where the gate had something to do; None where the first graph held."""
     first, last = settled.rounds[0], settled.loss
-    cost = f"{100 * first['loss']:.2f} points of nDCG@10 on {first['queries']:,} queries (95 % bound {100 * first['low']:+.2f})"
+    change = f"{_points(first)} of nDCG@10 on {first['queries']:,} queries"
     if settled.keep:
         return (
-            f"int8 in every product cost {cost}; {', '.join(settled.keep)} stay{'s' if len(settled.keep) == 1 else ''} in float32, "
-            f"and it costs {100 * last['loss']:.2f} (95 % bound {100 * last['low']:+.2f})"
+            f"int8 in every product changed {change}; {part_names(settled.keep)} stay{'s' if len(settled.keep) == 1 else ''} in float32, "
+            f"and it changes {_points(last)}"
         )
     if not last["passed"]:
-        limits = f"at most {100 * last['max_loss']:.2f} and a bound above {-100 * last['max_drop']:.2f} expected"
+        limits = f"at least {-100 * last['max_loss']:+.2f} and a bound above {-100 * last['max_drop']:+.2f} expected"
         tried = f"up to {int(settled.rounds[-1]['float32'])} products given back to float32 did not mend it"
-        return f"int8 was not made good: it costs {cost}, {limits}, and {tried}; precision 'auto' stays fp32"
+        return f"int8 was not made good: it changes {change}, {limits}, and {tried}; precision 'auto' stays fp32"
     return None

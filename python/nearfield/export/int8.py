@@ -15,6 +15,7 @@ from nearfield.export.calibrate import activation_ranges, calibration_texts
 from nearfield.export.gate import sentence, settle
 from nearfield.export.onnx_graph import GraphRunner, count_nodes
 from nearfield.export.parity import FP32_LIMIT, RetrievalLoss, batch_difference, cosines, encode
+from nearfield.export.parts import EMBEDDINGS
 from nearfield.export.products import products
 from nearfield.export.quantize import SETTINGS, Ranges, quantize, quantize_embeddings
 from nearfield.types import FloatArray
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
 # Quantized embedding tables are taken when they leave at least this mean cosine to fp32; all-MiniLM-L6-v2 measures 0.9997.
 EMBEDDING_COSINE = 0.998
-# What the embedding tables are called among the products that may go back to float32.
-EMBEDDINGS = "embeddings"
 # Sensitivities only have to rank: 16 texts for each of some 25 products take a quarter of a minute.
 SENSITIVITY_TEXTS = 16
 NAME = "model.int8.onnx"

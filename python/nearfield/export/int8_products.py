@@ -58,8 +58,7 @@ def _row_codes(nodes: Nodes, source: str) -> str:
     steps = nodes.constant("int8/steps", np.float32(STEPS))
     # A row of equal values has no width; the least normal float32 keeps the quotient finite and the codes zero.
     tiny = nodes.constant("int8/tiny", np.float32(STEPS * np.finfo(np.float32).tiny))
-    low = nodes.add("ReduceMin", [source], f"{name}/low", axes=[-1], keepdims=1)
-    high = nodes.add("ReduceMax", [source], f"{name}/high", axes=[-1], keepdims=1)
+    low, high = nodes.over_rows("ReduceMin", source, f"{name}/low"), nodes.over_rows("ReduceMax", source, f"{name}/high")
     width = nodes.add("Max", [nodes.add("Sub", [high, low], f"{name}/range"), tiny], f"{name}/width")
     nodes.add("Div", [width, steps], f"{name}/step")
     inverse = nodes.add("Div", [steps, width], f"{name}/inverse")

@@ -16,6 +16,8 @@ MICROSOFT = "com.microsoft"
 _SHARED_ATTRIBUTES = {"num_heads", "mask_filter_value", "scale", "unidirectional"}
 # Input, weights of query, key and value side by side, their biases, mask.
 _ATTENTION_INPUTS = 4
+# From this opset on ReduceMin and ReduceMax take their axes as an input; until then as an attribute.
+AXES_AS_INPUT = 18
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def rewrite(model: Any, write: Writer, *, keep: Collection[str] = ()) -> Any:
     """Replaces the products of a graph, in place; attention is taken apart into its projection, which is replaced, and the rest.
 
     Args:
-        model: an onnx ModelProto with opset 17.
+        model: an onnx ModelProto; our own graphs have opset 17, Optimum's 18 and more.
         write: writes one product; it may reuse what it wrote for an earlier product of the same source.
         keep: names of products that stay as they are.
 
@@ -64,7 +66,7 @@ def rewrite(model: Any, write: Writer, *, keep: Collection[str] = ()) -> Any:
 
     chosen = {product.name: product for product in products(model) if product.name not in keep}
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
-    nodes = Nodes()
+    nodes = Nodes(next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), AXES_AS_INPUT))
     for node in model.graph.node:
         product = chosen.get(node.name)
         if product is None:
@@ -87,9 +89,14 @@ def rewrite(model: Any, write: Writer, *, keep: Collection[str] = ()) -> Any:
 
 
 class Nodes:
-    """The nodes and constants of a graph under way."""
+    """The nodes and constants of a graph under way.
 
-    def __init__(self) -> None:
+    Args:
+        opset: the version of ONNX's own operators that the graph asks for.
+    """
+
+    def __init__(self, opset: int) -> None:
+        self.opset = opset
         self.list: list[Any] = []
         self.constants: dict[str, Any] = {}
 
@@ -107,6 +114,12 @@ class Nodes:
 
         self.list.append(onnx.helper.make_node(operator, inputs, [output], name=f"{output}/{operator}", domain=domain, **attributes))
         return output
+
+    def over_rows(self, operator: str, source: str, output: str) -> str:
+        """Adds a reduction over the last axis, which stays with length 1; returns its name."""
+        if self.opset < AXES_AS_INPUT:
+            return self.add(operator, [source], output, axes=[-1], keepdims=1)
+        return self.add(operator, [source, self.constant("int8/last", np.array([-1], np.int64))], output, keepdims=1)
 
 
 def _is_splittable(node: Any) -> bool:

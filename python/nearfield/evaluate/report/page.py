@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 TEMPLATES = Path(__file__).parent / "templates"
 # Changes that are shown at once, as many as the map marks; the others are folded away.
 OPEN = MAP_MARKS
+# What a manifest calls the embedding tables among the products that stayed in float32.
+EMBEDDINGS = "embeddings"
 # Examples of one kind of finding; the data check lists more.
 EXAMPLES = 3
 
@@ -65,7 +67,7 @@ def render(
         systems=_systems(report, run),
         guard=_guard(report),
         metrics=_metrics(report),
-        baselines=baseline_rows(report) if report.baselines else [],
+        baselines=_headed(baseline_rows(report)) if report.baselines else [],
         baseline_notes=_baseline_notes(report),
         slicings=[(slicing, _sliced(slicing, report.k)) for slicing in report.study.slicings] if report.study else [],
         sizes=_sizes(report.study.sizes) if report.study else [],
@@ -201,6 +203,11 @@ def _metrics(report: EvalReport) -> Rows:
     return rows
 
 
+def _headed(rows: Rows) -> Rows:
+    """The same rows with the first one written as the page's other headings are."""
+    return [[cell[:1].upper() + cell[1:] for cell in rows[0]], *rows[1:]]
+
+
 def _baseline_notes(report: EvalReport) -> list[str]:
     lines = [f"{baseline.name}: {baseline.how}." for baseline in report.baselines]
     return lines + [
@@ -239,7 +246,7 @@ def _parity(manifest: Mapping[str, Any]) -> list[str]:
             continue
         said = _method((graphs.get(f"model.{name}.onnx") or {}).get("quantization"))
         if "max_abs_diff" in figures:
-            said.append(f"within {figure(figures['max_abs_diff'])} of torch in every component")
+            said.append(f"within {_small(figures['max_abs_diff'])} of torch in every component")
         if "mean_cosine" in figures:
             said.append(f"cosine to fp32 {float(figures['mean_cosine']):.4f} on average")
         said += _loss(name, figures.get("retrieval"))
@@ -255,12 +262,20 @@ def _method(quantization: object) -> list[str]:
         return []
     said = [str(quantization["method"])] if "method" in quantization else []
     if isinstance(quantization.get("float32"), list) and quantization["float32"]:
-        said.append(f"{len(quantization['float32'])} of {quantization.get('products', '?')} products left in float32")
+        products = [name for name in quantization["float32"] if name != EMBEDDINGS]
+        left = [f"{len(products)} of {quantization.get('products', '?')} products"] if products else []
+        left += ["the embedding tables"] if len(products) < len(quantization["float32"]) else []
+        said.append(f"{' and '.join(left)} left in float32")
     if "batch_invariant" in quantization:
         said.append(
             "the same vector in any batch" if quantization["batch_invariant"] else "one text at a time, as a batch would change its vectors"
         )
     return said
+
+
+def _small(value: object) -> str:
+    """A difference with two digits: more of them say nothing."""
+    return f"{value:.1e}" if isinstance(value, float) else figure(value)
 
 
 def _loss(name: str, loss: object) -> list[str]:
