@@ -13,7 +13,7 @@ ARGS   ?=
 SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-quick test test-all test-cuda test-optimum lint format bench wheel wheel-check sanitize clean
+.PHONY: help demo demo-quick test test-all test-numba test-cuda test-optimum lint format bench wheel wheel-check sanitize clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ test: $(VENV)/.dev lint ## lint and every fast test (at most 15 minutes on 2 cor
 
 test-all: $(VENV)/.dev lint ## the same with the slow tests
 	$(BIN)/python -m pytest -m 'not cuda and not optimum' $(ARGS)
+
+test-numba: $(VENV)/.dev ## every fast test of Python on the Numba twin of the scorer (NEARFIELD_BACKEND=numba)
+	NEARFIELD_BACKEND=numba $(BIN)/python -m pytest -m 'not slow and not cuda and not optimum' --ignore tests/test_native.py --ignore tests/test_arm.py $(ARGS)
 
 test-cuda: $(VENV)/.dev ## the tests that need a GPU (torch built for CUDA); they are skipped where there is none
 	$(BIN)/python -m pytest -m cuda $(ARGS)

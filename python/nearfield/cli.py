@@ -165,9 +165,11 @@ def export(
     if note := parity.get("int8", {}).get("note"):
         click.echo(f"nearfield: {note}", err=True)
     if as_json:
-        _print_json({"bundle": str(out), "fingerprint": bundle.fingerprint, "parity": parity, "graphs": graphs})
+        made = {"bundle": str(out), "fingerprint": bundle.fingerprint, "exporter": graphs["model.onnx"]["exporter"]}
+        _print_json({**made, "parity": parity, "graphs": graphs})
     else:
-        click.echo(f"{out}: fp32 within {parity['fp32']['max_abs_diff']:.1e} of torch{_int8_figures(parity.get('int8'))}")
+        by = " by Optimum's exporter" if graphs["model.onnx"]["exporter"] == "optimum" else ""
+        click.echo(f"{out}: fp32{by} within {parity['fp32']['max_abs_diff']:.1e} of torch{_int8_figures(parity.get('int8'))}")
     return 0
 
 
