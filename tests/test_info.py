@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 import nearfield as nf
+from nearfield.encode.dtype import cpu_flags
 from nearfield.info import describe, version_line
 from tuned_runs import nearfield
 
@@ -28,11 +30,15 @@ def test_everything_a_bug_report_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["libc"].startswith(("glibc ", "musl ", "unknown"))
     assert found["cpu"]["affinity"] == sorted(os.sched_getaffinity(0))
     assert found["cpu"]["cores"] == len(found["cpu"]["affinity"]) <= found["cpu"]["of"]
+    assert found["cpu"]["training"].startswith(("bfloat16: the CPU has ", "float32: the CPU has neither"))
+    assert ("avx512_bf16" in cpu_flags() or "amx_bf16" in cpu_flags()) == found["cpu"]["training"].startswith("bfloat16")
+    assert re.fullmatch(r"(\d+/\d+/\d+)?", found["cpu"]["numbers"])
     assert 0 < found["memory"]["available"] <= found["memory"]["total"]
     assert found["native"]["threads"] == 1
     assert set(found["native"]["kernels"]) >= {"dot_f32", "scan_i8"}
     assert found["libraries"]["numpy"] == np.__version__
     assert found["libraries"]["sentence_transformers"] == metadata.version("sentence-transformers")
+    assert found["libraries"]["sklearn"] == metadata.version("scikit-learn")
     assert found["environment"]["NEARFIELD_THREADS"] == "1"
     assert found["environment"]["NEARFIELD_SECRET"] == "x"
     assert "HOME_ADDRESS" not in found["environment"]

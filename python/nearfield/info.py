@@ -16,7 +16,7 @@ from nearfield.errors import FormatError, InputError
 
 LIBRARIES = (
     *("numpy", "onnxruntime", "tokenizers", "torch", "transformers", "sentence_transformers", "onnx", "safetensors", "pyarrow", "numba"),
-    *("bm25s", "click", "rich", "faiss", "hnswlib"),
+    *("bm25s", "jinja2", "sklearn", "click", "rich", "faiss", "hnswlib", "optimum"),
 )
 # Variables that change what we or the libraries below us do, besides our own, which all begin with NEARFIELD_.
 VARIABLES = (
@@ -29,16 +29,17 @@ def info() -> dict[str, Any]:
     """Describes this installation and machine. Imports neither torch nor onnxruntime.
 
     Returns:
-        ``version``, ``package`` (its folder), ``python``, ``platform``, ``libc``, ``cpu`` (model; cores this process may use, by number, of
-        how many), ``memory`` (bytes: of the machine, available, and the control group's limit or None), ``native`` (targets built, found,
-        active and forced; the target of each kernel; threads), ``backends`` (encoder backends that can be used), ``libraries`` (versions,
-        None where absent), ``environment`` (variables that are set and matter) and ``gpu`` (names as the driver gives them; empty
-        without one).
+        ``version``, ``package`` (its folder), ``python``, ``platform``, ``libc``, ``cpu`` (model, with the maker's numbers for it, as
+        virtual machines hide the name; cores this process may use, by number, of how many; the number format that training takes there),
+        ``memory`` (bytes: of the machine, available, and the control group's limit or None), ``native`` (targets built, found, active and
+        forced; the target of each kernel; threads), ``backends`` (encoder backends that can be used), ``libraries`` (versions, None where
+        absent), ``environment`` (variables that are set and matter) and ``gpu`` (names as the driver gives them; empty without one).
 
     >>> sorted(info())[:6]
     ['backends', 'cpu', 'environment', 'gpu', 'libc', 'libraries']
     """
     from nearfield import kernels
+    from nearfield.encode.dtype import on_this_cpu
 
     libraries = {name: _version(name) for name in LIBRARIES}
     affinity = sorted(os.sched_getaffinity(0))
@@ -48,7 +49,14 @@ def info() -> dict[str, Any]:
         "python": f"{platform.python_implementation()} {sys.version.split()[0]}",
         "platform": platform.platform(),
         "libc": " ".join(platform.libc_ver()) or "unknown",
-        "cpu": {"model": cpu_model(), "cores": len(affinity), "affinity": affinity, "of": os.cpu_count()},
+        "cpu": {
+            "model": cpu_model(),
+            "numbers": _cpu_numbers(),
+            "cores": len(affinity),
+            "affinity": affinity,
+            "of": os.cpu_count(),
+            "training": on_this_cpu(),
+        },
         "memory": _memory(),
         "native": kernels.backend(),
         "backends": [name for name, needs in (("onnx", "onnxruntime"), ("torch", "torch")) if libraries[needs]],
@@ -127,6 +135,15 @@ def cpu_model() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+def _cpu_numbers() -> str:
+    """Family, model and stepping, for example ``6/207/2`` for an Emerald Rapids; empty where Linux does not give them."""
+    first = {}
+    for line in _lines("/proc/cpuinfo"):
+        name, _, value = line.partition(":")
+        first.setdefault(name.strip(), value.strip())
+    return "/".join(first[name] for name in ("cpu family", "model", "stepping") if name in first)
 
 
 def _version(name: str) -> str | None:

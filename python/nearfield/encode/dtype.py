@@ -29,11 +29,21 @@ def best_dtype(device: str | torch.device = "cpu") -> tuple[torch.dtype, str]:
         return torch.float32, f"float32: {name} (compute capability {major}.{minor}) has no bfloat16, which needs 8.0"
     if torch.device(device).type != "cpu":
         return torch.float32, f"float32: nothing is known about bfloat16 on {device}"
+    reason = on_this_cpu()
+    return (torch.bfloat16 if reason.startswith("bfloat16") else torch.float32), reason
+
+
+def on_this_cpu() -> str:
+    """The type for this CPU, with the reason; without importing torch.
+
+    >>> on_this_cpu().split(":")[0] in ("bfloat16", "float32")
+    True
+    """
     flags = cpu_flags()
     for flag in ("amx_bf16", "avx512_bf16"):
         if flag in flags:
-            return torch.bfloat16, f"bfloat16: the CPU has {flag}"
-    return torch.float32, "float32: the CPU has neither amx_bf16 nor avx512_bf16"
+            return f"bfloat16: the CPU has {flag}"
+    return "float32: the CPU has neither amx_bf16 nor avx512_bf16"
 
 
 def cpu_flags(path: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
