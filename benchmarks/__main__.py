@@ -44,6 +44,9 @@ def parser() -> argparse.ArgumentParser:
         help="score and search: also 1,000,000 rows (score: nearfield alone, 5 GB of memory; search: 10 GB, an hour and more)",
     )
     out.add_argument(
+        "--full", action="store_true", help="encode: every model, length, batch and thread count (more than an hour with all peers)"
+    )
+    out.add_argument(
         "--data", type=Path, metavar="FILE", help="documents (JSONL, CSV, TSV, Parquet, BEIR) to embed in place of the texts found here"
     )
     out.add_argument(
@@ -106,6 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         only=options.only,
         threads=options.threads,
         target=options.target,
+        full=options.full,
         large=options.large,
         data=options.data,
         judged=tuple(options.judged),

@@ -28,6 +28,7 @@ class Plan:
         threads: thread counts asked for; None leaves the choice to the suite (all cores; search also one).
         ceilings: what this machine can do at most, measured before the suites.
         target: what everybody was held to (``"avx2"``), None for the best of the machine; see ``benchmarks.core.held``.
+        full: encode also measures every length, batch and thread count of both models.
         large: the score and search suites also run on 1,000,000 rows.
         data: a file of documents whose texts replace those found on this machine.
         judged: data with judgements, for the loss of int8.
@@ -42,6 +43,7 @@ class Plan:
     threads: tuple[int, ...] | None = None
     ceilings: Ceilings = field(default_factory=Ceilings)
     target: str | None = None
+    full: bool = False
     large: bool = False
     data: Path | None = None
     judged: tuple[Path, ...] = ()

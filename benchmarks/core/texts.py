@@ -144,8 +144,8 @@ def _shuffled(texts: Iterable[str]) -> list[str]:
     return out
 
 
-def texts_of_length(plan: Plan, tokens: int, count: int) -> list[str]:
-    """``count`` real texts of about ``tokens`` tokens each (within RAGGED, uniformly; [CLS] and [SEP] included), cut at word ends."""
+def texts_of_length(plan: Plan, tokens: int, count: int, ragged: float = RAGGED) -> list[str]:
+    """``count`` real texts of about ``tokens`` tokens each (within ``ragged``, uniformly; [CLS] and [SEP] included), cut at word ends."""
 
     def make() -> list[str]:
         from tokenizers import Tokenizer
@@ -160,7 +160,7 @@ def texts_of_length(plan: Plan, tokens: int, count: int) -> list[str]:
         draw.shuffle(documents)
         out: list[str] = []
         for document in documents:
-            wanted = round(draw.uniform(1 - RAGGED, 1 + RAGGED) * tokens) - 2
+            wanted = round(draw.uniform(1 - ragged, 1 + ragged) * tokens) - 2
             spans = tokenizer.encode(document, add_special_tokens=False).offsets
             if len(spans) >= wanted:
                 out.append(document[: spans[wanted - 1][1]])
@@ -172,7 +172,7 @@ def texts_of_length(plan: Plan, tokens: int, count: int) -> list[str]:
             )
         return [out[i % len(out)] for i in range(count)]
 
-    return _cached(plan.cache / f"texts-{tokens}-{count}.json", make)  # type: ignore[no-any-return]
+    return _cached(plan.cache / f"texts-{tokens}-{count}{'' if ragged == RAGGED else f'-{ragged:g}'}.json", make)  # type: ignore[no-any-return]
 
 
 def fingerprint(texts: Sequence[str], digits: int = 8) -> str:

@@ -1,98 +1,48 @@
-"""Texts to vectors with all-MiniLM-L6-v2, tokenization included: throughput over three lengths, and one query at a time.
+"""Texts to vectors, tokenization included: two models, four lengths, batches of 1 to 256, beside every engine that runs them on a CPU.
 
-Shares of the ceiling count the multiply-adds that the real tokens need (no padding), against the peak rate of the precision.
-The cosine is to torch in float32.
+Each engine runs every cell at its own fastest setting, looked for on texts that are not timed. Shares of the ceiling count the
+multiply-adds that the real tokens need (no padding), against the peak rate of the precision. The cosine is to torch in float32.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import numpy as np
 
-import nearfield
-from benchmarks.core import data
+from benchmarks.core import held
 from benchmarks.core.ceilings import threads_text
-from benchmarks.core.peers import Engine, present, set_threads
-from benchmarks.core.plan import Plan
+from benchmarks.core.peers import set_threads
+from benchmarks.core.plan import Plan, usable_cores
 from benchmarks.core.quality import mean_cosine
 from benchmarks.core.results import Row
-from benchmarks.core.texts import fingerprint, texts_of_length
+from benchmarks.core.texts import RAGGED, fingerprint, texts_of_length
 from benchmarks.core.timing import Series, interleave
+from benchmarks.encoders.engines import EncodeEngine, Maker, Setting
+from benchmarks.encoders.loop import Encode
+from benchmarks.encoders.models import DEEP, MAX_TOKENS, MINILM, Model, bundle
 
-# Peers take batches of 32, sorted by length; our Encoder makes its own batches from a token budget.
-BATCH = 32
-# Mean tokens -> texts per round: a query, a short paragraph, an API documentation entry; about one or two seconds each on two AVX2 cores.
-LENGTHS = {16: 256, 64: 128, 167: 64}
-QUICK_LENGTHS = {16: 64, 64: 32, 167: 16}
-# The latency of one query is measured on the shortest texts, this many calls per round.
-CALLS = 40
-BUDGET_S = 20.0
-
-Encode = Callable[[Sequence[str]], np.ndarray]
-
-
-def _ours(precision: Literal["fp32", "int8"]) -> Callable[[Path, Path, int], Encode]:
-    def make(bundle: Path, model: Path, threads: int) -> Encode:
-        return nearfield.Encoder(bundle, backend="onnx", precision=precision, threads=threads).encode
-
-    return make
-
-
-def _sentence_transformers(bundle: Path, model: Path, threads: int) -> Encode:
-    from sentence_transformers import SentenceTransformer
-
-    tower = SentenceTransformer(str(model), device="cpu")
-    return lambda texts: tower.encode(list(texts), batch_size=BATCH, normalize_embeddings=True, show_progress_bar=False)
-
-
-def _onnxruntime(file: str) -> Callable[[Path, Path, int], Encode]:
-    """The short loop one would write by hand: tokenize, sort by length, pad, run; onnxruntime's defaults but for the threads."""
-
-    def make(bundle: Path, model: Path, threads: int) -> Encode:
-        import onnxruntime
-        from tokenizers import Tokenizer
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        session = onnxruntime.InferenceSession(str(bundle / "onnx" / file), options, providers=["CPUExecutionProvider"])
-        inputs = {item.name for item in session.get_inputs()}
-        tokenizer = Tokenizer.from_file(str(bundle / "model" / "tokenizer.json"))
-        tokenizer.no_padding()
-        tokenizer.enable_truncation(256)
-
-        def encode(texts: Sequence[str]) -> np.ndarray:
-            encodings = tokenizer.encode_batch(list(texts))
-            order = np.argsort([-len(item.ids) for item in encodings], kind="stable")
-            out = np.empty((len(texts), data.DIM), np.float32)
-            for start in range(0, len(texts), BATCH):
-                rows = order[start : start + BATCH]
-                ids = np.zeros((len(rows), len(encodings[rows[0]].ids)), np.int64)
-                mask = np.zeros_like(ids)
-                for place, row in enumerate(rows):
-                    found = encodings[row].ids
-                    ids[place, : len(found)], mask[place, : len(found)] = found, 1
-                feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
-                out[rows] = session.run(None, {name: value for name, value in feed.items() if name in inputs})[0]
-            return out
-
-        return encode
-
-    return make
-
-
-ENGINES = (
-    Engine("nearfield Encoder onnx fp32", _ours("fp32")),
-    Engine("nearfield Encoder onnx int8", _ours("int8"), precision="int8"),
-    Engine("sentence-transformers torch fp32", _sentence_transformers, "sentence-transformers", ("sentence_transformers", "torch")),
-    Engine("onnxruntime fp32", _onnxruntime("model.onnx"), "onnxruntime", ("onnxruntime",)),
-    Engine("onnxruntime int8", _onnxruntime("model.int8.onnx"), "onnxruntime", ("onnxruntime",), precision="int8"),
-)
+# Tokens of a query, a short paragraph, an API documentation entry, and a text cut at the model's length.
+LENGTHS = (16, 64, 167, MAX_TOKENS)
+BATCHES = (1, 8, 32, 256)
+# Model, tokens, texts in a call: what a run shows without --full.
+CORE = (
+    (MINILM, 16, 1), (MINILM, 16, 32), (MINILM, 64, 32), (MINILM, 167, 1), (MINILM, 167, 32), (MINILM, 167, 256), (MINILM, MAX_TOKENS, 32),
+    (DEEP, 16, 1), (DEEP, 167, 32),
+)  # fmt: skip
+QUICK = ((MINILM, 16, 1), (MINILM, 64, 8))
+# Cells whose figures stand in the README.
+SHOWN = ((MINILM, 16, 1), (MINILM, 16, 32), (MINILM, 167, 32), (DEEP, 167, 32))
+# Calls in a round: 40 of a short query; longer ones until a round has about so many tokens (a second of a slow engine on two cores).
+CALLS, ROUND_TOKENS = 40, 4_000
+BUDGET_S = 6.0
+# A call that would take an engine longer gets a part of its texts, though never fewer than one batch of 32.
+LONGEST_CALL_S, PART = 2.0, 32
+CHECKED = 32
 
 
 def operations(lengths: Sequence[int], config: dict[str, int]) -> float:
@@ -106,108 +56,107 @@ def operations(lengths: Sequence[int], config: dict[str, int]) -> float:
     return 2.0 * layers * sum(t * (dense + 2 * t * hidden) for t in lengths)
 
 
+def grid(plan: Plan) -> list[tuple[int, Model, int, int]]:
+    """Threads, model, tokens and texts in a call of every cell."""
+    if plan.full:
+        return [(t, m, n, b) for t in plan.one_and_all for m in (MINILM, DEEP) for n in LENGTHS for b in BATCHES]
+    return [(threads, *cell) for threads in plan.all_cores for cell in (QUICK if plan.quick else CORE)]
+
+
 def run(plan: Plan) -> list[Row]:
     """All rows of the suite."""
-    from nearfield.encode.models import resolve_model
-
-    model, bundle = resolve_model(None), data.bundle(plan)
     rows = []
-    for threads in plan.all_cores:
+    makers: dict[tuple[int, Model], Maker] = {}
+    for threads, model, tokens, batch in grid(plan):
         set_threads(threads)
-        engines = present(ENGINES, plan)
-        encoders = {engine.name: engine.make(bundle, model, threads) for engine in engines}
-        for tokens, count in (QUICK_LENGTHS if plan.quick else LENGTHS).items():
-            texts = texts_of_length(plan, tokens, (plan.rounds + 1) * count)
-            work = _Work(plan, engines, encoders, model, texts, tokens, threads)
-            rows += work.throughput(count)
-            if tokens == min(LENGTHS):
-                rows += work.latency()
+        if (threads, model) not in makers:
+            for maker in makers.values():
+                maker.close()
+            makers = {(threads, model): Maker(plan, model, threads)}
+        rows += _Cell(plan, makers[threads, model], tokens, batch).rows()
     return rows
 
 
+def texts_for(plan: Plan, tokens: int, count: int) -> list[str]:
+    """``count`` texts; those of the model's full length all fill it, shorter ones vary by a quarter."""
+    return texts_of_length(plan, tokens, count, ragged=0.0 if tokens == MAX_TOKENS else RAGGED)
+
+
 @dataclass
-class _Work:
-    """One text length with one number of threads: what throughput and latency share."""
+class _Cell:
+    """One model, length, number of texts in a call and number of threads, for all engines."""
 
     plan: Plan
-    engines: list[Engine]
-    encoders: dict[str, Encode]
-    model: Path
-    texts: list[str]
+    maker: Maker
     tokens: int
-    threads: int
+    batch: int
+    chosen: dict[str, tuple[Encode, Setting, int]] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        self.config = json.loads((self.model / "config.json").read_text(encoding="utf-8"))
-        self.counts = _token_counts(self.model, self.texts)
-        made = f"API documentation ({fingerprint(self.texts)})"
-        self.label = f"{len(self.texts):,} pieces of {made}, {np.mean(self.counts):.0f} tokens on average"
-        self.cosines = self._cosines(self.texts[:BATCH])
+    def rows(self) -> list[Row]:
+        plan, threads, model = self.plan, self.maker.threads, self.maker.model
+        plan.say(f"encode: {model.name}, {self.tokens} tokens, {self.batch} texts in a call, {threads_text(threads)}")
+        calls = max(1, min(CALLS, ROUND_TOKENS // (self.tokens * self.batch)))
+        per_round = calls * self.batch
+        texts = texts_for(plan, self.tokens, (plan.rounds + 1) * per_round + max(CHECKED, self.batch))
+        trial, texts = texts[: max(CHECKED, self.batch)], texts[max(CHECKED, self.batch) :]
+        counts = self.maker.token_counts(texts)
+        cosines = self._choose(trial)
+        chunks = [
+            [texts[at : at + self.batch] for at in range(r * per_round, (r + 1) * per_round, self.batch)] for r in range(plan.rounds + 1)
+        ]
+        timed = interleave({name: partial(_part, *one) for name, one in self.chosen.items()}, chunks, budget_s=BUDGET_S)
+        config = json.loads((bundle(plan, model) / "model" / "config.json").read_text(encoding="utf-8"))
+        needed = operations(counts[per_round:], config) / len(counts[per_round:])  # of one text
+        label = f"{len(texts):,} pieces of API documentation ({fingerprint(texts)}), {np.mean(counts):.0f} tokens on average"
+        return [self._row(engine, timed[engine.name], calls, needed, label, cosines[engine.name]) for engine in self.maker.engines]
 
-    def _cosines(self, texts: list[str]) -> dict[str, float | None]:
-        if find_spec("torch") is None:
-            self.plan.say("encode: no torch, so no cosine to float32")
-            return dict.fromkeys(self.encoders)
-        reference = nearfield.Encoder(self.model, backend="torch", threads=self.threads)
-        truth = reference.encode(texts)
-        reference.close()
-        set_threads(self.threads)
-        return {name: mean_cosine(encode(texts), truth) for name, encode in self.encoders.items()}
+    def _choose(self, trial: list[str]) -> dict[str, float | None]:
+        """Each engine's fastest setting on texts that are not timed, and the cosine of what it answers."""
+        truth = self.maker.truth(trial[:CHECKED])
+        cosines: dict[str, float | None] = {}
+        for engine in self.maker.engines:
+            encode, setting, seconds = self.maker.fastest(engine, trial[: self.batch])
+            part = self.batch
+            if seconds > LONGEST_CALL_S:
+                part = min(self.batch, max(PART, int(self.batch * LONGEST_CALL_S / seconds)))
+            self.chosen[engine.name] = (encode, setting, part)
+            cosines[engine.name] = None if truth is None else mean_cosine(encode(trial[:CHECKED]), truth)
+        return cosines
 
-    def throughput(self, count: int) -> list[Row]:
-        rounds = self.plan.rounds + 1
-        self.plan.say(f"encode: {count} texts of about {self.tokens} tokens, {threads_text(self.threads)}, {self.plan.rounds} rounds")
-        timed = interleave(self.encoders, [[self.texts[i * count : (i + 1) * count]] for i in range(rounds)], budget_s=BUDGET_S)
-        group = f"throughput, {self.tokens} tokens, {count} texts per round, {threads_text(self.threads)}"
-        needed = operations(self.counts[count : rounds * count], self.config) / self.plan.rounds
-        return [self._row(engine, timed[engine.name], group, f"{self.tokens} tokens", count, needed) for engine in self.engines]
-
-    def latency(self) -> list[Row]:
-        rounds = self.plan.rounds + 1
-        chosen = self.texts[: rounds * CALLS]
-        self.plan.say(f"encode: one query at a time, {threads_text(self.threads)}")
-        chunks = [[[text] for text in chosen[i * CALLS : (i + 1) * CALLS]] for i in range(rounds)]
-        timed = interleave(self.encoders, chunks, budget_s=BUDGET_S)
-        group = f"latency of one query, {self.tokens} tokens, {threads_text(self.threads)}"
-        needed = operations(self.counts[CALLS : rounds * CALLS], self.config) / (self.plan.rounds * CALLS)
-        return [self._row(engine, timed[engine.name], group, f"one query of {self.tokens} tokens", 1, needed) for engine in self.engines]
-
-    def _row(self, engine: Engine, timed: Series, group: str, brief: str, count: int, needed: float) -> Row:
-        single = count == 1
-        seconds = timed.median / len(timed.rounds[0])
-        ceiling, share = self.plan.ceilings.compute(engine.precision, self.threads, needed, seconds)
+    def _row(self, engine: EncodeEngine, timed: Series, calls: int, needed: float, label: str, cosine: float | None) -> Row:
+        _, setting, part = self.chosen[engine.name]
+        plan, threads, model = self.plan, self.maker.threads, self.maker.model
+        seconds = timed.median / (calls * part)  # of one text
+        ceiling, share = plan.ceilings.compute(engine.precision, threads, needed, seconds, held.bound(plan, engine.ours))
+        single = self.batch == 1
+        what = f"one text of {self.tokens} tokens" if single else f"{self.batch} texts of {self.tokens} tokens"
+        shown = [*(f"{value} {name}" for name, value in setting.items()), *([f"{part} of {self.batch}"] if part < self.batch else [])]
+        params: dict[str, Any] = {
+            "model": model.name, "tokens": self.tokens, "batch": self.batch, "precision": engine.precision, "texts_per_s": 1 / seconds,
+            **({"shown": ", ".join(shown)} if shown else {}), **({"asked": part} if part < self.batch else {}),
+        }  # fmt: skip
         return Row(
             suite="encode",
-            group=group,
-            brief=brief,
+            group=f"{model.name}, {what}, {threads_text(threads)}",
+            brief=f"{model.brief}, {what}" if (model, self.tokens, self.batch) in SHOWN and threads == usable_cores() else "",
             engine=engine.name,
             version=engine.version,
             ours=engine.ours,
-            data=self.label,
-            threads=self.threads,
-            params={
-                "tokens": self.tokens,
-                "texts": count,
-                "precision": engine.precision,
-                "batch": "token budget" if engine.ours else BATCH,
-            },
-            value=1000 * seconds if single else count / seconds,
-            unit="ms / query" if single else "texts / s",
+            data=label,
+            threads=threads,
+            params=params,
+            value=1000 * seconds if single else 1 / seconds,
+            unit="ms / text" if single else "texts / s",
             spread=timed.spread,
             p50=1000 * timed.percentile(50) if single else None,
             p99=1000 * timed.percentile(99) if single else None,
             quality_name="cosine to torch f32",
-            quality=self.cosines[engine.name],
+            quality=cosine,
             ceiling=ceiling,
             share=share,
             rounds=timed.raw(),
         )
 
 
-def _token_counts(model: Path, texts: list[str]) -> list[int]:
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(256)
-    return [len(item.ids) for item in tokenizer.encode_batch(texts)]
+def _part(encode: Encode, setting: Setting, part: int, texts: list[str]) -> np.ndarray:
+    return encode(texts[:part])
