@@ -177,8 +177,9 @@ def test_who_is_held_to_a_target_is_measured_against_its_peak() -> None:
     assert SAMPLE.compute("f32", 1, 25e9, 1.0, "amx")[1] == 0.5  # a target without a probe: the best there is
 
 
-def test_only_avx2_holds_the_peers() -> None:
+def test_avx2_and_avx512vnni_hold_the_peers() -> None:
     assert (held.bound(Plan(target="avx2"), ours=False), held.bound(Plan(target="scalar"), ours=False)) == ("avx2", None)
+    assert held.bound(Plan(target="avx512vnni"), ours=False) == "avx512vnni"
     assert (held.bound(Plan(target="scalar"), ours=True), held.bound(Plan(), ours=True)) == ("scalar", None)
 
 
@@ -228,7 +229,7 @@ def test_a_peer_that_cannot_be_held_sits_out_a_held_run() -> None:
     plan = Plan(target="avx2")
     assert peers.present((free, bound), plan) == [bound]
     assert plan.skipped == ["skipped: usearch exact f32 (it cannot be held to avx2)"]
-    assert peers.present((free, bound), Plan(target="avx512vnni")) == [free, bound]  # only avx2 holds the peers
+    assert peers.present((free, bound), Plan(target="avx512")) == [free, bound]  # nothing holds the peers to it
 
 
 def test_bytes_come_from_the_last_cache_or_from_memory(monkeypatch: pytest.MonkeyPatch) -> None:

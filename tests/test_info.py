@@ -36,6 +36,9 @@ def test_everything_a_bug_report_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0 < found["memory"]["available"] <= found["memory"]["total"]
     assert found["native"]["threads"] == 1
     assert set(found["native"]["kernels"]) >= {"dot_f32", "scan_i8"}
+    assert set(found["encoder"]["kernels"]) >= {"linear_i8", "linear_bf16", "linear_f32"}
+    assert set(found["encoder"]["auto"]) <= {"int8", "bf16"}
+    assert found["backends"][0] == "native"
     assert found["libraries"]["numpy"] == np.__version__
     assert found["libraries"]["sentence_transformers"] == metadata.version("sentence-transformers")
     assert found["libraries"]["sklearn"] == metadata.version("scikit-learn")
@@ -67,6 +70,7 @@ def test_a_bundle_and_indexes_describe_themselves(tiny_bundle: Path, tmp_path: P
     manifest = json.loads((tiny_bundle / "manifest.json").read_text())
     assert (said["kind"], said["fingerprint"], said["dim"]) == ("bundle", manifest["fingerprint"], 32)
     assert said["files"]["onnx/model.onnx"] == (tiny_bundle / "onnx" / "model.onnx").stat().st_size
+    assert said["native"] == "yes"
     flat, graph = nf.FlatIndex(3, metric="l2", storage="int8"), nf.HNSWIndex(3, metric="ip", fingerprint="ab")
     for made in (flat, graph):
         made.add(np.eye(3, dtype=np.float32))

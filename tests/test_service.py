@@ -182,7 +182,7 @@ print("done")
 """
 
 
-@pytest.mark.parametrize("backend", ["onnx", pytest.param("torch", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("backend", ["onnx", "native", pytest.param("torch", marks=pytest.mark.slow)])
 def test_workers_forked_from_a_loaded_master_serve_and_end(tiny_bundle: Path, indexes: Path, backend: str) -> None:
     """As gunicorn does with preload_app: workers end by themselves, by SIGTERM and by SIGKILL, and are replaced."""
     assert run(PREFORK, tiny_bundle, indexes, backend, *TEXTS) == "done\n"
@@ -205,22 +205,23 @@ def test_a_child_of_a_process_that_only_imported_onnxruntime_ends() -> None:
     assert run(FORK_AND_END) == "7\n"
 
 
-def _answer(bundle: Path, indexes: Path, texts: list[str]) -> tuple[np.ndarray, list[Any], list[Any]]:
-    with nf.Encoder(bundle, threads=1) as encoder:
+def _answer(bundle: Path, indexes: Path, texts: list[str], backend: Any) -> tuple[np.ndarray, list[Any], list[Any]]:
+    with nf.Encoder(bundle, backend=backend, threads=1) as encoder:
         flat, graph = nf.FlatIndex.load(indexes / "flat.nfi"), nf.HNSWIndex.load(indexes / "help.nfi")
         answers = [nf.Searcher(encoder, index).search(texts, 5).ids.tolist() for index in (flat, graph)]
         return encoder.encode(texts), answers[0], answers[1]
 
 
-def test_spawned_processes_open_their_own_and_agree(tiny_bundle: Path, indexes: Path) -> None:
-    expected = _answer(tiny_bundle, indexes, TEXTS)
+@pytest.mark.parametrize("backend", ["onnx", "native"])
+def test_spawned_processes_open_their_own_and_agree(tiny_bundle: Path, indexes: Path, backend: str) -> None:
+    expected = _answer(tiny_bundle, indexes, TEXTS, backend)
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for found in pool.map(_answer, [tiny_bundle] * 2, [indexes] * 2, [TEXTS] * 2, timeout=120):
+        for found in pool.map(_answer, [tiny_bundle] * 2, [indexes] * 2, [TEXTS] * 2, [backend] * 2, timeout=120):
             np.testing.assert_allclose(found[0], expected[0], atol=1e-5)
             assert found[1:] == expected[1:]
 
 
-@pytest.mark.parametrize("backend", ["onnx", "torch"])
+@pytest.mark.parametrize("backend", ["onnx", "native", "torch"])
 def test_closing_an_encoder_that_others_use(tiny_bundle: Path, backend: str) -> None:
     """Every call that runs meanwhile gives its vectors or the one error; so does every later use."""
     encoder = nf.Encoder(tiny_bundle, backend=backend, threads=1)  # type: ignore[arg-type]
@@ -265,8 +266,8 @@ import gc, json, os, sys, threading
 import numpy as np
 import nearfield as nf
 
-bundle, indexes, *texts = sys.argv[1:]
-encoder = nf.Encoder(bundle, threads=1)
+bundle, indexes, backend, *texts = sys.argv[1:]
+encoder = nf.Encoder(bundle, backend=backend, threads=1)
 searchers = [nf.Searcher(encoder, nf.FlatIndex.load(f"{indexes}/flat.nfi")), nf.Searcher(encoder, nf.HNSWIndex.load(f"{indexes}/help.nfi"))]
 
 def measure():
@@ -305,8 +306,9 @@ GROWTH = 4_000_000
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_under_eight_threads(tiny_bundle: Path, indexes: Path) -> None:
-    (before, threads), (after, threads_after) = json.loads(run(LOAD, tiny_bundle, indexes, *TEXTS, timeout=500))
+@pytest.mark.parametrize("backend", ["onnx", "native"])
+def test_memory_does_not_grow_under_eight_threads(tiny_bundle: Path, indexes: Path, backend: str) -> None:
+    (before, threads), (after, threads_after) = json.loads(run(LOAD, tiny_bundle, indexes, backend, *TEXTS, timeout=500))
     assert threads_after == threads
     assert after - before < GROWTH
 
@@ -316,11 +318,13 @@ import sys, time
 import numpy as np
 import nearfield as nf
 
-bundle, indexes, *texts = sys.argv[1:]
-encoder = nf.Encoder(bundle, threads=4)
+bundle, indexes, backend, *texts = sys.argv[1:]
+encoder = nf.Encoder(bundle, backend=backend, threads=4)
 index = nf.FlatIndex(256, threads=4)
 index.add(np.random.default_rng(0).standard_normal((20_000, 256)).astype(np.float32))
 encoder.encode(texts * 20)
+for text in texts:  # few tokens: the native engine's members spin for a moment
+    encoder.encode(text)
 index.search(np.ones((64, 256), np.float32), threads=4)
 used = []
 for _ in range(3):
@@ -331,6 +335,7 @@ print(min(used))
 """
 
 
-def test_an_idle_process_takes_no_cpu(tiny_bundle: Path, indexes: Path) -> None:
+@pytest.mark.parametrize("backend", ["onnx", "native"])
+def test_an_idle_process_takes_no_cpu(tiny_bundle: Path, indexes: Path, backend: str) -> None:
     """After work on four threads of each pool: less than 1 % of a second in the quietest of three."""
-    assert float(run(IDLE, tiny_bundle, indexes, *TEXTS)) < 0.01
+    assert float(run(IDLE, tiny_bundle, indexes, backend, *TEXTS)) < 0.01

@@ -28,6 +28,8 @@ LIBRARIES = (
     "tokenizers",
     "torch",
     "transformers",
+    "openvino",
+    "nncf",
     "sentence-transformers",
     "faiss-cpu",
     "hnswlib",

@@ -56,6 +56,10 @@ EXTRAS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("95 % interval", "interval", lambda value: f"{value[0]:+.2f} to {value[1]:+.2f}"),
     ("beside others", "batch_difference", lambda value: f"{value:.0e}"),
     ("fused nodes", "fused", str),
+    ("p99 / p50", "tail", lambda value: f"{value:.2f}"),
+    ("of a bare loop", "bare_tail", lambda value: f"{value:.2f}"),
+    ("idle CPU", "idle", lambda value: f"{100 * value:.1f} %"),
+    ("min cosine", "min_cosine", lambda value: f"{value:.5f}"),
     ("valley", "valley", lambda value: "valley" if value else "-"),
 )
 

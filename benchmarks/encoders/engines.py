@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -12,12 +13,13 @@ from typing import Any, Literal
 import numpy as np
 
 import nearfield
+from benchmarks.core import held
 from benchmarks.core.machine import has_bf16
 from benchmarks.core.peers import Engine, present, set_threads
 from benchmarks.core.plan import Plan
 from benchmarks.encoders import graphs
 from benchmarks.encoders.loop import Encode, Forward, HandLoop
-from benchmarks.encoders.models import MAX_TOKENS, Model, bundle
+from benchmarks.encoders.models import Model, bundle
 
 Setting = dict[str, Any]
 # Rows of one batch that a peer may choose among; more than 32 gained nobody anything here.
@@ -33,6 +35,13 @@ class Setup:
     plan: Plan
     model: Model
     threads: int
+    made: dict[Any, Any] = field(default_factory=dict, compare=False)
+
+    def once(self, key: object, make: Callable[[], Any]) -> Any:
+        """What ``make`` gives, made at most once for this key: settings that differ in the batches alone share their sessions."""
+        if key not in self.made:
+            self.made[key] = make()
+        return self.made[key]
 
     @property
     def folder(self) -> Path:
@@ -68,7 +77,8 @@ def sentence_transformers(dtype: str) -> Callable[..., Encode]:
         import torch
         from sentence_transformers import SentenceTransformer
 
-        tower = SentenceTransformer(str(setup.folder), device="cpu", model_kwargs={"dtype": getattr(torch, dtype)})
+        kwargs = {"dtype": getattr(torch, dtype)}
+        tower = setup.once((dtype, "torch"), lambda: SentenceTransformer(str(setup.folder), device="cpu", model_kwargs=kwargs))
         return lambda texts: tower.encode(list(texts), batch_size=rows, normalize_embeddings=True, show_progress_bar=False)
 
     return make
@@ -78,9 +88,9 @@ def onnxruntime(precision: str) -> Callable[..., Encode]:
     """A session at its defaults (all optimizations, spinning workers), but for the threads."""
 
     def make(setup: Setup, rows: int = BATCHES[-1], streams: int = 1) -> Encode:
-        path = bundle(setup.plan, setup.model) / "onnx" / "model.onnx" if precision == "f32" else graphs.onnx_int8(setup.plan, setup.model)
-        forwards = [_session(path, setup.threads // streams) for _ in range(streams)]
-        return HandLoop(setup.folder, MAX_TOKENS, forwards, rows)
+        graph = bundle(setup.plan, setup.model) / "onnx" / "model.onnx" if precision == "f32" else graphs.onnx_int8(setup.plan, setup.model)
+        forwards = setup.once((graph, streams), lambda: [_session(graph, setup.threads // streams) for _ in range(streams)])
+        return HandLoop(setup.folder, setup.model.max_tokens, forwards, rows)
 
     return make
 
@@ -97,7 +107,7 @@ def _session(path: Path, threads: int) -> Forward:
 def openvino(precision: Literal["int8", "bf16"]) -> Callable[..., Encode]:
     """The CPU plugin hinted at latency (one stream) or at throughput (a stream for each thread); products that are not int8 are bf16."""
 
-    def make(setup: Setup, rows: int = BATCHES[-1], streams: int = 1, inference: str = "bf16") -> Encode:
+    def make(setup: Setup, rows: int = BATCHES[-1], streams: int = 1, others: str = "bf16") -> Encode:
         import openvino as ov
 
         path = (graphs.openvino_int8 if precision == "int8" else graphs.openvino_f32)(setup.plan, setup.model)
@@ -105,10 +115,10 @@ def openvino(precision: Literal["int8", "bf16"]) -> Callable[..., Encode]:
             "INFERENCE_NUM_THREADS": setup.threads,
             "NUM_STREAMS": streams,
             "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
-            "INFERENCE_PRECISION_HINT": inference,
+            "INFERENCE_PRECISION_HINT": others,
         }
-        compiled = ov.Core().compile_model(path, "CPU", config)
-        return HandLoop(setup.folder, MAX_TOKENS, [_request(compiled) for _ in range(streams)], rows)
+        compiled = setup.once((path, streams, others), lambda: ov.Core().compile_model(path, "CPU", config))
+        return HandLoop(setup.folder, setup.model.max_tokens, [_request(compiled) for _ in range(streams)], rows)
 
     return make
 
@@ -134,11 +144,23 @@ def _rows_and_streams(threads: int, texts: int) -> list[Setting]:
     return [{**rows, "streams": streams} for rows in [{"rows": 1}, *_rows(threads, texts)] for streams in sorted({1, threads})]
 
 
-def _no_bf16() -> str | None:
+def _with_others(threads: int, texts: int) -> list[Setting]:
+    """Beside its int8 products OpenVINO computes in bf16, where the CPU has it, or in f32; neither is always the faster."""
+    return [
+        {**one, "others": others} for one in _rows_and_streams(threads, texts) for others in (["f32"] if no_bf16() else ["bf16", "f32"])
+    ]
+
+
+def no_bf16() -> str | None:
+    """Why products in bf16 make no sense here, or None."""
+    target = os.environ.get(held.OURS)
+    if target in held.PEERS:
+        return f"{target}, to which all are held, does not multiply bf16"
     return None if has_bf16() else "the CPU does not multiply bf16"
 
 
-def _no_native() -> str | None:
+def no_native() -> str | None:
+    """Why there is no native encoder, or None."""
     from nearfield import _core
 
     return None if hasattr(_core, "EncoderModel") else "this build has no native encoder"
@@ -146,20 +168,20 @@ def _no_native() -> str | None:
 
 _ST = ("sentence-transformers", ("sentence_transformers", "torch"))
 ENGINES = (
-    EncodeEngine("nearfield native int8", ours("native", "int8"), precision="int8", unable=_no_native),
-    EncodeEngine("nearfield native bf16", ours("native", "bf16"), precision="bf16", unable=_no_native),
-    EncodeEngine("nearfield native fp32", ours("native", "fp32"), unable=_no_native),
+    EncodeEngine("nearfield native int8", ours("native", "int8"), precision="int8", unable=no_native),
+    EncodeEngine("nearfield native bf16", ours("native", "bf16"), precision="bf16", unable=no_native),
+    EncodeEngine("nearfield native fp32", ours("native", "fp32"), unable=no_native),
     EncodeEngine("nearfield onnx int8", ours("onnx", "int8"), precision="int8"),
     EncodeEngine("sentence-transformers torch f32", sentence_transformers("float32"), *_ST, settings=_rows),
     EncodeEngine(
-        "sentence-transformers torch bf16", sentence_transformers("bfloat16"), *_ST, precision="bf16", settings=_rows, unable=_no_bf16
+        "sentence-transformers torch bf16", sentence_transformers("bfloat16"), *_ST, precision="bf16", settings=_rows, unable=no_bf16
     ),
     EncodeEngine("onnxruntime f32", onnxruntime("f32"), "onnxruntime", ("onnxruntime",), settings=_rows),
     EncodeEngine("onnxruntime int8", onnxruntime("int8"), "onnxruntime", ("onnxruntime",), precision="int8", settings=_rows_and_streams),
     EncodeEngine(
-        "OpenVINO bf16", openvino("bf16"), "openvino", ("openvino",), precision="bf16", settings=_rows_and_streams, unable=_no_bf16
+        "OpenVINO bf16", openvino("bf16"), "openvino", ("openvino",), precision="bf16", settings=_rows_and_streams, unable=no_bf16
     ),
-    EncodeEngine("OpenVINO int8", openvino("int8"), "openvino", ("openvino", "nncf"), precision="int8", settings=_rows_and_streams),
+    EncodeEngine("OpenVINO int8", openvino("int8"), "openvino", ("openvino", "nncf"), precision="int8", settings=_with_others),
 )
 
 
@@ -192,7 +214,7 @@ class Maker:
             encode = self.encode(engine, setting)
             encode(texts[: BATCHES[-1]])
             spent: list[float] = []
-            while sum(spent) < TRIAL_S:
+            while not spent or sum(spent) < TRIAL_S:
                 start = time.perf_counter()
                 encode(texts)
                 spent.append(time.perf_counter() - start)
@@ -215,7 +237,7 @@ class Maker:
 
     def token_counts(self, texts: list[str]) -> list[int]:
         """Tokens of each text, special ones included."""
-        return [len(row) for row in HandLoop(self.setup.folder, MAX_TOKENS, [], 1).tokenize(texts)]
+        return [len(row) for row in HandLoop(self.setup.folder, self.model.max_tokens, [], 1).tokenize(texts)]
 
     def close(self) -> None:
         """Lets go of all models."""
@@ -224,3 +246,8 @@ class Maker:
             if hasattr(owner, "close"):
                 owner.close()
         self._made.clear()
+
+
+def engines_named(names: Sequence[str]) -> list[EncodeEngine]:
+    """The engines of these names, in the order of ``ENGINES``."""
+    return [engine for engine in ENGINES if engine.name in names]

@@ -39,9 +39,8 @@ def openvino_f32(plan: Plan, model: Model) -> Path:
         from nearfield.encode.tower import Tower
 
         tower = Tower.load(bundle(plan, model) / "model", attention="sdpa")
-        ids = torch.randint(1_000, 2_000, (2, 7))
-        mask = torch.ones_like(ids)
-        mask[1, 5:] = 0  # nothing about padding may be constant in the trace
+        # Of unequal length: nothing about padding may be constant in the trace.
+        ids, mask = map(torch.from_numpy, tower.tokenizer.pad(tower.tokenizer(["a text to trace", "short"]).ids))
         free = openvino.PartialShape([-1, -1])
         inputs = [(name, free, openvino.Type.i64) for name in ("input_ids", "attention_mask")]
         with warnings.catch_warnings():

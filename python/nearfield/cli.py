@@ -286,7 +286,7 @@ def info(target: Path | None, as_json: bool) -> int:
     if as_json:
         _print_json(found)
         return 0
-    native = found.pop("native", None)
+    native = found.pop("native") if target is None else None
     for key, value in found.items():
         if isinstance(value, dict):
             click.echo(f"{key}:{'' if value else ' none'}")

@@ -32,14 +32,16 @@ def info() -> dict[str, Any]:
         ``version``, ``package`` (its folder), ``python``, ``platform``, ``libc``, ``cpu`` (model, with the maker's numbers for it, as
         virtual machines hide the name; cores this process may use, by number, of how many; the number format that training takes there),
         ``memory`` (bytes: of the machine, available, and the control group's limit or None), ``native`` (targets built, found, active and
-        forced; the target of each kernel; threads), ``backends`` (encoder backends that can be used), ``libraries`` (versions, None where
+        forced; the target of each kernel; threads), ``encoder`` (the target of each kernel of the native encoder, and the precisions
+        that ``"auto"`` gives it on this CPU), ``backends`` (encoder backends that can be used), ``libraries`` (versions, None where
         absent), ``environment`` (variables that are set and matter) and ``gpu`` (names as the driver gives them; empty without one).
 
     >>> sorted(info())[:6]
-    ['backends', 'cpu', 'environment', 'gpu', 'libc', 'libraries']
+    ['backends', 'cpu', 'encoder', 'environment', 'gpu', 'libc']
     """
-    from nearfield import kernels
+    from nearfield import _core, kernels
     from nearfield.encode.dtype import on_this_cpu
+    from nearfield.encode.native_backend import FAST, is_fast
 
     libraries = {name: _version(name) for name in LIBRARIES}
     affinity = sorted(os.sched_getaffinity(0))
@@ -59,7 +61,8 @@ def info() -> dict[str, Any]:
         },
         "memory": _memory(),
         "native": kernels.backend(),
-        "backends": [name for name, needs in (("onnx", "onnxruntime"), ("torch", "torch")) if libraries[needs]],
+        "encoder": {"kernels": dict(_core.encoder_targets()), "auto": [precision for precision in FAST if is_fast(precision)]},
+        "backends": ["native", *(name for name, needs in (("onnx", "onnxruntime"), ("torch", "torch")) if libraries[needs])],
         "libraries": libraries,
         "environment": {name: value for name, value in sorted(os.environ.items()) if name.startswith("NEARFIELD_") or name in VARIABLES},
         "gpu": _gpus(),
@@ -99,13 +102,25 @@ def describe(path: Path) -> dict[str, Any]:
         kept = ("format_version", "nearfield", "dim", "max_tokens", "pooling", "normalize", "prompts", "base", "verdict", "versions")
         sizes = {name: entry["size"] for name, entry in bundle.manifest["files"].items()}
         said = {name: bundle.manifest[name] for name in kept if name in bundle.manifest}
-        return {"kind": "bundle", "fingerprint": bundle.fingerprint, **said, "files": sizes}
+        return {"kind": "bundle", "fingerprint": bundle.fingerprint, **said, "native": _native_support(path / "model"), "files": sizes}
     if (path / INFO).is_file():
         told = read_info(path)
         return {"kind": "index folder", **told, "files": {name: entry["size"] for name, entry in told["files"].items()}}
     if path.is_file():
         return _describe_index(path)
     raise InputError(f"{path}: neither a bundle (manifest.json) nor an index folder ({INFO})")
+
+
+def _native_support(model: Path) -> str:
+    """Whether the native encoder computes this model, or why not; its weights are not read."""
+    from nearfield.encode.shape import UnsupportedModelError, read_shape
+    from nearfield.encode.spec import weights_folder
+
+    try:
+        read_shape(weights_folder(model))
+    except UnsupportedModelError as reason:
+        return f"no: {reason}"
+    return "yes"
 
 
 def _describe_index(path: Path) -> dict[str, Any]:

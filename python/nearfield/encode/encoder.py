@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
@@ -17,11 +17,15 @@ from nearfield.bundle import Bundle
 from nearfield.encode.batches import run_batches
 from nearfield.encode.fingerprint import space_fingerprint
 from nearfield.encode.models import resolve_model
+from nearfield.encode.shape import UnsupportedModelError
 from nearfield.encode.spec import ModelSpec, read_spec, weights_folder
 from nearfield.encode.threads import thread_count
 from nearfield.encode.tokenize import TextTokenizer, check_texts
 from nearfield.errors import FormatError, InputError
 from nearfield.types import FloatArray, IntArray, Kind
+
+if TYPE_CHECKING:
+    from nearfield.encode.native_backend import NativeBackend
 
 BackendName = Literal["auto", "native", "onnx", "torch"]
 PrecisionName = Literal["auto", "int8", "bf16", "fp32"]
@@ -47,11 +51,14 @@ class Encoder:
     """Turns texts into unit vectors. One instance serves many threads; it works on in a forked child.
 
     Args:
-        path: a bundle (no torch needed), or a model folder, a hub name or None for the packaged all-MiniLM-L6-v2 (torch backend).
-        backend: ``"auto"`` (default) takes onnx for a bundle and torch for a model; ``"onnx"`` and ``"torch"`` insist.
-        precision: ``"auto"`` (default) is fp32. ``"int8"`` takes the bundle's quantized graph: smaller and, on CPUs with int8 dot
-            products, faster, at the retrieval loss in the bundle's parity figures; texts run one by one where the bundle does not say that
-            its vectors are independent of their neighbours. ``"bf16"`` is for the torch backend on hardware that has it.
+        path: a bundle (no torch needed), or a model folder, a hub name or None for the packaged all-MiniLM-L6-v2.
+        backend: ``"auto"`` (default) takes the native engine for int8 and bf16 where it computes the model (a BERT) and the CPU
+            multiplies these numbers (AMX, VNNI, AVX512-BF16, NEON dotprod; ``nearfield info`` says which), else onnx for a bundle and torch
+            for a model folder. ``"native"``, ``"onnx"`` and ``"torch"`` insist; native reads a bundle or a model folder, on any CPU.
+        precision: ``"auto"`` (default) is fp32: a default rounds nothing. ``"int8"`` is the fastest: the native engine's on the model's
+            own weights (docs/benchmarks.md has its loss), or the bundle's quantized graph with the loss in its parity figures, whose
+            texts run one by one where the bundle does not say that its vectors are independent of their neighbours. ``"bf16"`` is for
+            the native engine, and for torch on hardware that has it.
         threads: of one call (default: the CPUs available); ``NEARFIELD_THREADS`` caps it. With torch it holds for the process.
         device: where the torch backend runs (default ``"cpu"``).
 
@@ -63,7 +70,8 @@ class Encoder:
     Raises:
         InputError: no such model, or a backend or precision that it does not have.
         FormatError: a bundle that is damaged or does not hold what its manifest says.
-        MissingExtraError: a model folder without torch installed.
+        UnsupportedModelError: (an InputError) backend "native" for a model that it does not compute; the others may.
+        MissingExtraError: a model folder on torch without torch installed.
 
     ``encoder = Encoder("bundle"); vectors = encoder.encode(["how do I sort a list?"], kind="query")`` gives float32 ``(1, dim)``.
     """
@@ -79,8 +87,6 @@ class Encoder:
     ) -> None:
         _check_choice("backend", backend, _BACKENDS)
         _check_choice("precision", precision, _PRECISIONS)
-        if backend == "native":
-            raise InputError("backend 'native': this version has onnx (for bundles) and torch (for bundles and model folders)")
         count = thread_count(threads)
         self._local = threading.local()
         self._closed = False
@@ -91,16 +97,32 @@ class Encoder:
         else:
             self._folder = resolve_model(path)
         self._spec = _bundle_spec(self._bundle) if self._bundle else read_spec(self._folder)
-        self.backend: str = backend if backend != "auto" else "onnx" if self._bundle else "torch"
-        self.precision: str = precision if precision != "auto" else "fp32"
         self._tokenizer = TextTokenizer(weights_folder(self._folder) / "tokenizer.json", self._spec.max_tokens)
+        self._native = self._open_native(backend, precision, count) if device == "cpu" else None
+        self.backend: str = "native" if self._native else backend if backend != "auto" else "onnx" if self._bundle else "torch"
+        self.precision: str = precision if precision != "auto" else "fp32"
         # Some int8 graphs take one activation scale over a whole batch, padding included; a text alone depends on nothing else.
         self._max_rows = 1 if self.precision == "int8" and not _is_batch_invariant(self._bundle) else _MAX_ROWS
-        self._forward: _Backend
+        self._forward: _Backend | None = None
         if self.backend == "onnx":
             self._forward = self._open_onnx(count)
-        else:
+        elif self.backend == "torch":
             self._forward = self._open_torch(count if threads is not None or os.environ.get("NEARFIELD_THREADS") else None, device)
+
+    def _open_native(self, backend: str, precision: str, threads: int) -> NativeBackend | None:
+        """The native engine where it is asked for, or where "auto" finds that it computes this model and has the instructions to win."""
+        from nearfield.encode.native_backend import NativeBackend, is_fast
+
+        wanted = precision if precision != "auto" else "fp32"
+        if backend not in ("auto", "native") or (backend == "auto" and not is_fast(wanted)):
+            return None
+        known = self._bundle.manifest["files"].get("model/model.safetensors") if self._bundle else None
+        try:
+            return NativeBackend(self._folder, self._spec, wanted, threads, weights_sha256=known["sha256"] if known else None)
+        except UnsupportedModelError:
+            if backend == "native":
+                raise
+            return None
 
     def _open_onnx(self, threads: int) -> _Backend:
         from nearfield.encode.onnx_backend import OnnxBackend
@@ -153,8 +175,8 @@ class Encoder:
             progress: shows a bar on stderr.
 
         Returns:
-            float32 ``(n, dim)``, unit rows in the order given; ``(0, dim)`` for no texts. With fp32 a text has the same vector,
-            within 1e-5, in any batch and at any position.
+            float32 ``(n, dim)``, unit rows in the order given; ``(0, dim)`` for no texts. A text has the same vector in any batch and at
+            any position: bit for bit from the native engine, whatever the threads; within 1e-5 from onnx and torch with fp32.
 
         Raises:
             InputError: a text that is not a ``str`` or holds a lone surrogate (its index is named), a wrong kind or dim,
@@ -164,10 +186,14 @@ class Encoder:
         _check_choice("kind", kind, ("document", "query"))
         columns = self._check_dim(dim)
         rows = check_texts(texts)
-        vectors, self._local.truncated = run_batches(
-            rows, self._spec.prompts[kind], self._tokenizer, self._forward, self._spec.dim,
-            max_rows=self._max_rows, max_tokens=_MAX_TOKENS, progress=progress,
-        )  # fmt: skip
+        if self._native is not None:
+            vectors, self._local.truncated = self._native.encode(rows, self._spec.prompts[kind], self._tokenizer, progress=progress)
+        else:
+            assert self._forward is not None
+            vectors, self._local.truncated = run_batches(
+                rows, self._spec.prompts[kind], self._tokenizer, self._forward, self._spec.dim,
+                max_rows=self._max_rows, max_tokens=_MAX_TOKENS, progress=progress,
+            )  # fmt: skip
         if columns == self._spec.dim and self._spec.normalize:
             return vectors
         return _unit_rows(vectors[:, :columns])
@@ -201,9 +227,12 @@ class Encoder:
         if not difference <= limit:  # NaN fails too
             raise FormatError(
                 f"{self._bundle.path}: golden vectors differ by {difference:.2g}, at most {limit:.2g} expected "
-                f"(backend {self.backend}, precision {self.precision}); export the bundle again or upgrade onnxruntime"
+                f"(backend {self.backend}, precision {self.precision}); export the bundle again or upgrade {self._library()}"
             )
         return difference
+
+    def _library(self) -> str:
+        return {"onnx": "onnxruntime", "native": "nearfield"}.get(self.backend, self.backend)
 
     def close(self) -> None:
         """Frees the model; ``encode``, ``warmup``, ``self_check`` and ``with`` raise InputError from then on. Closing twice is fine.
@@ -211,7 +240,9 @@ class Encoder:
         Calls that run in other threads meanwhile return their vectors or raise that InputError.
         """
         self._closed = True
-        self._forward.close()
+        for part in (self._native, self._forward):
+            if part is not None:
+                part.close()
 
     def __enter__(self) -> Encoder:
         self._check_open()
