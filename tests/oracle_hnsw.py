@@ -47,6 +47,7 @@ def made(rows: Floats, metric: str = "cosine", **options: int) -> nf.HNSWIndex:
 
 
 def walked(index: nf.HNSWIndex, queries: Floats, k: int, ef: int) -> npt.NDArray[np.int64]:
-    """What the graph alone finds, without the exact fallbacks."""
-    nodes: npt.NDArray[np.int64] = index._graph.search(queries, k, index._graph.slots, ef, mode="walk", threads=1)[0]
-    return nodes
+    """The ids that the graph alone finds, without the exact fallbacks."""
+    graph, names = index._seen
+    ids: npt.NDArray[np.int64] = names.names(graph.search(queries, k, graph.slots, ef, mode="walk", threads=1)[0])
+    return ids

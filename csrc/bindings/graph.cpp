@@ -11,6 +11,7 @@ namespace nf::bindings {
 namespace {
 
 using graph::Hnsw;
+using graph::Sight;
 using Release = py::call_guard<py::gil_scoped_release>;
 
 std::unique_ptr<Hnsw> create(std::uint32_t dim, const std::string& metric, std::uint32_t m, std::uint32_t ef_construction, std::uint64_t seed) {
@@ -37,16 +38,21 @@ void check(const Hnsw& index, const Array<float>& vectors) {
   index.check(rows.data, rows.rows);
 }
 
-py::tuple search(const Hnsw& index, const Array<float>& queries, std::size_t k, std::size_t limit, std::size_t ef, const OptionalMask& mask,
+template <typename Index>
+py::tuple search(const Index& index, const Array<float>& queries, std::size_t k, std::size_t limit, std::size_t ef, const OptionalMask& mask,
                  const OptionalBias& bias, int threads, const std::string& mode) {
-  return search_graph(index, request_of(matrix(queries, index.params().dim, "queries"), k, limit, ef, mask, bias, threads, mode));
+  return search_graph(Sight(index), request_of(matrix(queries, index.params().dim, "queries"), k, limit, ef, mask, bias, threads, mode));
 }
 
-py::array_t<float> score_rows(const Hnsw& index, const Array<float>& queries, const Array<std::int64_t>& slots, int threads) {
-  return score_slots(index, matrix(queries, index.params().dim, "queries"), slots, threads);
+template <typename Index>
+py::array_t<float> score_rows(const Index& index, const Array<float>& queries, const Array<std::int64_t>& slots, int threads) {
+  return score_slots(Sight(index), matrix(queries, index.params().dim, "queries"), slots, threads);
 }
 
-py::array_t<float> get(const Hnsw& index, const Array<std::int64_t>& slots) { return get_rows(index, slots, index.params().dim); }
+template <typename Index>
+py::array_t<float> get(const Index& index, const Array<std::int64_t>& slots) {
+  return get_rows(Sight(index), slots, index.params().dim);
+}
 
 std::unique_ptr<graph::Frozen> freeze(const Hnsw& index, bool compact, int threads) {
   const int count = parallel::resolve_threads(threads);
@@ -62,34 +68,50 @@ void save(const Hnsw& index, const std::string& path, const Sections& sections) 
   index.save(writer, path);
 }
 
+std::unique_ptr<Hnsw> consolidated(Hnsw& index, int threads) {
+  const int count = parallel::resolve_threads(threads);
+  const py::gil_scoped_release release;  // before the index's lock
+  return index.consolidated(count);
+}
+
 std::unique_ptr<Hnsw> from_container(const std::shared_ptr<storage::MappedFile>& file) {
   const py::gil_scoped_release release;
   return Hnsw::load(*file);
 }
 
+// What an index and one moment of it have in common; the index answers as it is when it is asked.
+template <typename Index>
+void add_readers(py::class_<Index>& type) {
+  type.def("search", &search<Index>, py::arg("queries").noconvert(), py::arg("k"), py::arg("limit"), py::arg("ef"), py::arg("mask").noconvert() = py::none(),
+           py::arg("bias").noconvert() = py::none(), py::arg("threads") = 0, py::arg("mode") = "automatic",
+           "The k best live rows among slots 0..limit-1: slots (nq, k), scores (nq, k), counts (nq,). mode: 'automatic', 'walk' or 'scan'.")
+      .def("score", &score_rows<Index>, py::arg("queries").noconvert(), py::arg("slots").noconvert(), py::arg("threads") = 0,
+           "The exact scores of chosen slots (nq, m): float32 (nq, m), NaN where the slot is -1.")
+      .def("get", &get<Index>, py::arg("slots").noconvert(), "The stored rows: float32 (n, dim).")
+      .def("live_slots", [](const Index& index) { return live_slots_of(Sight(index)); }, "The slots of live rows, rising.")
+      .def("params", [](const Index& index) { return dict_of(index.params()); }, "dim, metric, M, ef_construction, seed.")
+      .def_property_readonly("slots", [](const Index& index) { return Sight(index).size(); }, "How many slots there are, tombstones included.")
+      .def_property_readonly("live", [](const Index& index) { return Sight(index).live(); }, "How many rows are live.");
+}
+
 }  // namespace
 
 void register_graph(py::module_& m) {
-  py::class_<Hnsw>(m, "Hnsw", "A hierarchical navigable small world graph, by slot: a row's number in order of insertion.")
-      .def(py::init(&create), py::arg("dim"), py::arg("metric"), py::arg("M"), py::arg("ef_construction"), py::arg("seed"))
+  py::class_<Sight> sight(m, "HnswView", "An Hnsw as it was when the view was made: for searches, while the index goes on changing.");
+  add_readers(sight);
+  py::class_<Hnsw> index(m, "Hnsw", "A hierarchical navigable small world graph, by slot: a row's number in order of insertion.");
+  add_readers(index);
+  index.def(py::init(&create), py::arg("dim"), py::arg("metric"), py::arg("M"), py::arg("ef_construction"), py::arg("seed"))
       .def_static("from_container", &from_container, py::arg("file"), "Copies the graph out of an opened file and checks every field of it.")
       .def("append", &append, py::arg("vectors").noconvert(), py::arg("dead").noconvert(), py::arg("threads") = 0,
-           "Adds rows (n, dim) and makes tombstones of dead slots, as one step for every search.")
+           "Adds rows (n, dim) and deletes dead slots, as one step for every search; lists that named these are mended.")
       .def("check", &check, py::arg("vectors").noconvert(), "Raises what append would raise for these rows.")
-      .def("search", &search, py::arg("queries").noconvert(), py::arg("k"), py::arg("limit"), py::arg("ef"), py::arg("mask").noconvert() = py::none(),
-           py::arg("bias").noconvert() = py::none(), py::arg("threads") = 0, py::arg("mode") = "automatic",
-           "The k best live rows among slots 0..limit-1: slots (nq, k), scores (nq, k), counts (nq,). mode: 'automatic', 'walk' or 'scan'.")
-      .def("score", &score_rows, py::arg("queries").noconvert(), py::arg("slots").noconvert(), py::arg("threads") = 0,
-           "The exact scores of chosen slots (nq, m): float32 (nq, m), NaN where the slot is -1.")
-      .def("get", &get, py::arg("slots").noconvert(), "The stored rows: float32 (n, dim).")
-      .def("live_slots", [](const Hnsw& index) { return live_slots_of(index); }, "The slots of live rows, rising.")
-      .def("params", [](const Hnsw& index) { return dict_of(index.params()); }, "dim, metric, M, ef_construction, seed.")
-      .def("connect", &Hnsw::connect, Release(), "Makes every slot reachable from the entry.")
-      .def("unreached", &Hnsw::unreached, Release(), "How many slots cannot be reached from the entry.")
+      .def("view", [](const Hnsw& index) { return Sight(index); }, py::keep_alive<0, 1>(), "The index at this moment.")
+      .def("connect", &Hnsw::connect, Release(), "Makes every live slot reachable from the entry.")
+      .def("unreached", &Hnsw::unreached, Release(), "How many live slots cannot be reached from the entry.")
+      .def("consolidated", &consolidated, py::arg("threads") = 0, "A copy of the live rows alone, in new slots in the same order.")
       .def("freeze", &freeze, py::arg("compact") = false, py::arg("threads") = 0, "The graph as it is now, laid out for search alone.")
-      .def("save", &save, py::arg("path"), py::arg("sections"), "Writes a container of kind 'hnsw': these sections, then the graph.")
-      .def_property_readonly("slots", py::cpp_function(&Hnsw::size, Release()), "How many slots there are, tombstones included.")
-      .def_property_readonly("live", py::cpp_function(&Hnsw::live, Release()), "How many rows are live.");
+      .def("save", &save, py::arg("path"), py::arg("sections"), "Writes a container of kind 'hnsw': these sections, then the graph.");
 }
 
 }  // namespace nf::bindings

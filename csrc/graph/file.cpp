@@ -1,6 +1,6 @@
 // The graph on disk, in sections of the one container (storage/sections.h), and every check that lets a file's numbers become indices.
 //
-//   graph      u32 x 8: layout version, dim, metric, M, ef_construction, nodes, slots of upper lists, entry; then u64 seed
+//   graph      u32 x 8: layout version, dim, metric, M, ef_construction, nodes, slots of upper lists, entry; then u64 x 2: seed, nodes there ever were
 //   rows       float32, nodes x dim, without padding
 //   centre     float32, dim: what the codes are relative to; the codes themselves are made again from rows and centre
 //   links0     u32, nodes x 2 M; a list ends at 0xFFFFFFFF or at its capacity
@@ -10,7 +10,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <shared_mutex>
+#include <mutex>
 
 #include "base/status.h"
 #include "graph/index.h"
@@ -18,7 +18,7 @@
 namespace nf::graph {
 namespace {
 
-constexpr std::uint32_t kLayout = 2;
+constexpr std::uint32_t kLayout = 3;
 
 struct Head {
   std::uint32_t layout;
@@ -30,8 +30,9 @@ struct Head {
   std::uint32_t slots;
   std::uint32_t entry;
   std::uint64_t seed;
+  std::uint64_t born;
 };
-static_assert(sizeof(Head) == 40, "no padding");
+static_assert(sizeof(Head) == 48, "no padding");
 
 [[noreturn]] void refuse(const storage::MappedFile& file, const std::string& why) {
   throw FormatError(file.path() + ": " + why + ": the file is damaged");
@@ -48,52 +49,49 @@ Head read_head(const storage::MappedFile& file) {
     refuse(file, "a parameter of the graph is out of range");
   }
   const bool empty = head.nodes == 0;
-  if (head.nodes > kMostNodes || head.slots == kNone || (empty ? head.entry != kNone || head.slots != 0 : head.entry >= head.nodes)) {
+  if (head.nodes > kMostNodes || head.born < head.nodes || head.slots == kNone || (empty ? head.entry != kNone || head.slots != 0 : head.entry != kNone && head.entry >= head.nodes)) {
     refuse(file, "the graph's counts or its entry are out of range");
   }
   return head;
 }
 
 template <typename T>
-void write_rows(storage::Writer& writer, const char* name, const Chunked<T>& rows) {
+void write_rows(storage::Writer& writer, const char* name, const Chunked<T>& rows, std::size_t count) {
   writer.section(name);
-  for (std::size_t i = 0; i < rows.size(); ++i) writer.piece(rows[i], rows.width() * sizeof(T));
+  for (std::size_t i = 0; i < count; ++i) writer.piece(rows[i], rows.width() * sizeof(T));
 }
 
-template <typename T>
-void read_rows(const storage::MappedFile& file, const char* name, std::size_t count, Chunked<T>& rows) {
+// `T` as it lies in the file.
+template <typename T, typename Row>
+void read_rows(const storage::MappedFile& file, const char* name, std::size_t count, Chunked<Row>& rows) {
   // dim <= 2^16, M <= 2^9 and count < 2^32: the product stays below 2^49.
   const T* values = file.section(name).as<T>(count * rows.width(), name);
-  rows.grow(count);
-  for (std::size_t i = 0; i < count; ++i) std::memcpy(rows[i], values + i * rows.width(), rows.width() * sizeof(T));
+  for (std::size_t i = 0; i < count; ++i) std::copy(values + i * rows.width(), values + (i + 1) * rows.width(), rows[i]);
 }
 
 // A row may hold any bits: what append() would have refused is refused here.
-void measure_rows(const storage::MappedFile& file, Graph& graph) {
-  for (std::size_t i = 0; i < graph.rows.size(); ++i) {
+void check_rows(const storage::MappedFile& file, const Graph& graph) {
+  for (std::size_t i = 0; i < graph.size(); ++i) {
     const float norm = norm_above(graph.rows[i], graph.params.dim);
     const bool unit = norm == 0.0f || std::fabs(norm - 1.0f) < 0x1p-16f;
     if (!std::isfinite(norm) || (graph.params.metric == Metric::cosine && !unit)) refuse(file, "row " + std::to_string(i) + " has an impossible norm");
-    graph.norms.push_back(norm);
   }
 }
 
-// Codes of rows that are finite; the centre may be anything that is finite too, and then costs recall at most.
-void code_rows(const storage::MappedFile& file, Graph& graph) {
+// The centre may be anything that is finite, and then costs recall at most.
+void read_centre(const storage::MappedFile& file, Graph& graph) {
   const float* stored = file.section("centre").as<float>(graph.params.dim, "centre");
   graph.centre.assign(stored, stored + graph.params.dim);
   for (const float value : graph.centre) {
     if (!std::isfinite(value)) refuse(file, "the centre is not finite");
   }
-  graph.codes.grow(graph.rows.size());
-  graph.encode(0);
 }
 
 // Levels give each node's slots; a node's lists name existing nodes, other than itself, that live on the same layer.
 void check_lists(const storage::MappedFile& file, const Graph& graph) {
   for (std::uint32_t node = 0; node < graph.size(); ++node) {
     for (unsigned layer = 0; layer <= graph.levels[node]; ++layer) {
-      const std::uint32_t* links = graph.links(node, layer);
+      const Link* links = graph.links(node, layer);
       bool ended = false;
       for (std::uint32_t i = 0; i < graph.capacity(layer); ++i) {
         if (links[i] == kNone) {
@@ -106,36 +104,43 @@ void check_lists(const storage::MappedFile& file, const Graph& graph) {
   }
 }
 
+// Makes room for as many nodes and lists as the file says, and has sections for.
 void read_levels(const storage::MappedFile& file, const Head& head, Graph& graph) {
   const std::uint8_t* stored = file.section("levels").as<std::uint8_t>(head.nodes, "levels");
-  graph.levels.assign(stored, stored + head.nodes);  // copied before it is checked: a mapped file can change
-  const std::vector<std::uint8_t>& levels = graph.levels;
+  const std::vector<std::uint8_t> levels(stored, stored + head.nodes);  // copied before it is checked: a mapped file can change
   std::size_t slots = 0;
-  unsigned top = 0;
-  graph.upper_first.reserve(head.nodes);
-  for (std::size_t i = 0; i < head.nodes; ++i) {
-    graph.upper_first.push_back(static_cast<std::uint32_t>(slots));
-    slots += levels[i];
-    top = std::max<unsigned>(top, levels[i]);
-    if (slots > head.slots) break;
-  }
+  for (const std::uint8_t level : levels) slots += level;
   if (slots != head.slots) refuse(file, "the nodes' levels do not add up");
-  if (head.nodes > 0 && levels[head.entry] != top) refuse(file, "the entry is not on the top layer");
+  file.section("rows").as<float>(std::size_t{head.nodes} * head.dim, "rows");
+  file.section("links0").as<std::uint32_t>(std::size_t{head.nodes} * graph.links0.width(), "links0");
+  file.section("upper").as<std::uint32_t>(std::size_t{head.slots} * graph.upper.width(), "upper");
+  graph.extend(levels);
 }
 
 void read_tombstones(const storage::MappedFile& file, const Head& head, Graph& graph) {
   const std::uint8_t* stored = file.section("deleted").as<std::uint8_t>(head.nodes, "deleted");
-  graph.deleted.assign(stored, stored + head.nodes);
-  for (const std::uint8_t deleted : graph.deleted) {
-    if (deleted > 1) refuse(file, "a tombstone is neither 0 nor 1");
-    graph.live += deleted == 0 ? 1 : 0;
+  std::vector<std::uint32_t> dead;
+  for (std::uint32_t node = 0; node < head.nodes; ++node) {
+    const std::uint8_t mark = stored[node];
+    if (mark > 1) refuse(file, "a tombstone is neither 0 nor 1");
+    if (mark == 1) dead.push_back(node);
   }
+  graph.deleted.mark(dead);
+}
+
+// The entry is a live node of the highest layer on which one lives; there is none when all are deleted.
+void check_entry(const storage::MappedFile& file, const Head& head, Graph& graph) {
+  unsigned top = 0;
+  for (std::size_t node = 0; node < graph.size(); ++node) top = graph.deleted[node] ? top : std::max<unsigned>(top, graph.levels[node]);
+  const bool right = graph.live() == 0 ? head.entry == kNone : head.entry != kNone && !graph.deleted[head.entry] && graph.levels[head.entry] == top;
+  if (!right) refuse(file, "the entry is not on the top layer");
+  graph.entry = head.entry;
 }
 
 }  // namespace
 
 void Hnsw::save(storage::Writer& writer, const std::string& path) const {
-  const std::shared_lock lock(lock_);
+  const std::lock_guard lock(writing_);
   const Graph& graph = *graph_;
   const Params& p = graph.params;
   const Head head{kLayout,
@@ -144,16 +149,19 @@ void Hnsw::save(storage::Writer& writer, const std::string& path) const {
                   p.m,
                   p.ef_construction,
                   static_cast<std::uint32_t>(graph.size()),
-                  static_cast<std::uint32_t>(graph.upper.size()),
+                  static_cast<std::uint32_t>(graph.slots()),
                   graph.entry,
-                  p.seed};
+                  p.seed,
+                  graph.born};
   writer.section("graph", &head, sizeof(head));
-  write_rows(writer, "rows", graph.rows);
+  write_rows(writer, "rows", graph.rows, graph.size());
   writer.section("centre", graph.centre.data(), graph.centre.size() * sizeof(float));
-  write_rows(writer, "links0", graph.links0);
-  write_rows(writer, "upper", graph.upper);
-  writer.section("levels", graph.levels.data(), graph.levels.size());
-  writer.section("deleted", graph.deleted.data(), graph.deleted.size());
+  write_rows(writer, "links0", graph.links0, graph.size());
+  write_rows(writer, "upper", graph.upper, graph.slots());
+  std::vector<std::uint8_t> levels(graph.size());
+  for (std::size_t node = 0; node < graph.size(); ++node) levels[node] = graph.levels[node];
+  writer.section("levels", levels.data(), levels.size());
+  writer.section("deleted", graph.deleted.data(), graph.size());
   writer.commit(path);
 }
 
@@ -168,13 +176,15 @@ std::unique_ptr<Hnsw> Hnsw::load(const storage::MappedFile& file) {
   auto graph = std::make_unique<Graph>(params);
   read_levels(file, head, *graph);
   read_tombstones(file, head, *graph);
-  read_rows(file, "rows", head.nodes, graph->rows);
-  read_rows(file, "links0", head.nodes, graph->links0);
-  read_rows(file, "upper", head.slots, graph->upper);
-  graph->entry = head.entry;
-  measure_rows(file, *graph);
-  code_rows(file, *graph);
+  check_entry(file, head, *graph);
+  read_rows<float>(file, "rows", head.nodes, graph->rows);
+  read_rows<std::uint32_t>(file, "links0", head.nodes, graph->links0);
+  read_rows<std::uint32_t>(file, "upper", head.slots, graph->upper);
+  graph->born = head.born;
+  check_rows(file, *graph);
+  read_centre(file, *graph);
   check_lists(file, *graph);
+  graph->encode(0);
   std::unique_ptr<Hnsw> index(new Hnsw(std::move(graph)));
   index->connected_ = head.nodes;  // as it was when it was saved, so that what is added next makes the same graph
   return index;

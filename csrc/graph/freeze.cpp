@@ -68,7 +68,7 @@ void write_block(const FrozenGraph& frozen, const Graph& graph, std::uint32_t no
   std::memset(block, 0, frozen.shape.stride);
   std::memcpy(block, graph.codes[node], graph.codes.width());
   unsigned char* const behind = block + frozen.shape.row;
-  const std::uint32_t* links = graph.links(node, 0);
+  const Link* links = graph.links(node, 0);
   const std::uint32_t capacity = graph.capacity(0);
   if (frozen.layout == Layout::compact) {
     std::memcpy(behind, links, capacity * sizeof(std::uint32_t));
@@ -111,9 +111,9 @@ void FrozenGraph::open_doors() {
 Frozen::Frozen(const Graph& graph, Layout layout, int threads) : graph_(graph.params, layout) {
   graph_.centre = graph.centre;
   graph_.size = graph.size();
-  graph_.live = graph.live;
+  graph_.live = graph.live();
   graph_.doors = doors_of(graph);
-  deleted_ = graph.deleted;
+  deleted_.assign(graph.deleted.data(), graph.deleted.data() + graph.size());
   graph_.deleted = deleted_.data();
   const codec::Coder coder = graph_.coder();
   const std::size_t width = coder.width();

@@ -23,36 +23,38 @@ unsigned level_of(std::uint64_t seed, std::uint64_t ordinal, std::uint32_t m) {
   return level;
 }
 
-void Graph::append(const float* values, std::size_t count) {
-  const std::size_t old = size(), now = old + count;
-  if (count > kMostNodes - old) throw InputError("vectors: more than 2,147,483,647 rows in one index, which 31 bits cannot name");
-  std::size_t slots = upper.size();
-  try {
-    for (std::size_t node = old; node < now; ++node) {
-      const unsigned level = level_of(params.seed, node, params.m);
-      upper_first.push_back(static_cast<std::uint32_t>(slots));
-      levels.push_back(static_cast<std::uint8_t>(level));
-      slots += level;
-    }
-    if (slots >= kNone) throw InputError("vectors: too many rows in one index for this M, choose a larger one");
-    deleted.resize(now, 0);
-    norms.resize(now, 0.0f);
-    rows.grow(now);
-    codes.grow(now);
-    links0.grow(now);
-    upper.grow(slots);
-    for (std::size_t i = 0; i < count; ++i) {
-      const float* row = values + i * params.dim;
-      std::memcpy(rows[old + i], row, params.dim * sizeof(float));
-      norms[old + i] = norm_above(row, params.dim);
-    }
-    if (old == 0) set_centre();
-    encode(old);
-  } catch (...) {
-    truncate(old);
-    throw;
+void Graph::extend(const std::vector<std::uint8_t>& more) {
+  const std::size_t old = size(), now = old + more.size();
+  if (more.size() > kMostNodes - old) throw InputError("vectors: more than 2,147,483,647 rows in one index, which 31 bits cannot name");
+  std::size_t slots = slots_;
+  for (const std::uint8_t level : more) slots += level;
+  if (slots >= kNone) throw InputError("vectors: too many rows in one index for this M, choose a larger one");
+  upper_first.grow(now);
+  levels.grow(now);
+  norms.grow(now);
+  rows.grow(now);
+  codes.grow(now);
+  links0.grow(now);
+  upper.grow(slots);
+  deleted.cover(now);
+  // Nothing throws from here on; what grew before an exception is there for the next call, and empty.
+  for (std::size_t i = 0; i < more.size(); ++i) {
+    upper_first[old + i] = static_cast<std::uint32_t>(slots_);
+    levels[old + i] = more[i];
+    slots_ += more[i];
   }
-  live += count;
+  size_ = now;
+}
+
+void Graph::append(const float* values, std::size_t count) {
+  const std::size_t old = size();
+  std::vector<std::uint8_t> more(count);
+  for (std::size_t i = 0; i < count; ++i) more[i] = static_cast<std::uint8_t>(level_of(params.seed, born + i, params.m));
+  extend(more);
+  for (std::size_t i = 0; i < count; ++i) std::memcpy(rows[old + i], values + i * params.dim, params.dim * sizeof(float));
+  if (old == 0) set_centre();
+  encode(old);
+  born += count;
 }
 
 void Graph::set_centre() {
@@ -66,20 +68,10 @@ void Graph::set_centre() {
 
 void Graph::encode(std::size_t first) {
   const codec::Coder with = coder();
-  std::vector<float> rest(params.dim);
-  for (std::size_t i = first; i < size(); ++i) with.encode_row(rows[i], rest.data(), codes[i]);
-}
-
-void Graph::truncate(std::size_t size) {
-  if (size < upper_first.size()) upper.shrink(upper_first[size]);
-  rows.shrink(size);
-  codes.shrink(size);
-  links0.shrink(size);
-  upper_first.resize(size);
-  levels.resize(std::min(size, levels.size()));
-  deleted.resize(std::min(size, deleted.size()));
-  norms.resize(std::min(size, norms.size()));
-  live = static_cast<std::size_t>(std::count(deleted.begin(), deleted.end(), std::uint8_t{0}));
+  for (std::size_t i = first; i < size(); ++i) {
+    norms[i] = norm_above(rows[i], params.dim);
+    with.encode_row(rows[i], rest_.data(), codes[i]);
+  }
 }
 
 }  // namespace nf::graph

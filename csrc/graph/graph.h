@@ -1,7 +1,8 @@
 // The graph of Malkov and Yashunin, "Efficient and robust approximate nearest neighbor search using hierarchical navigable small world
-// graphs" (2018, arXiv 1603.09320), as plain data: rows, their codes, neighbour lists, levels. No locks here: graph/index.h has them.
+// graphs" (2018, arXiv 1603.09320), as plain data: rows, their codes, neighbour lists, levels. One thread at a time changes it (graph/index.h);
+// searches read what a snapshot lets them (graph/snapshot.h).
 //
-// Nodes are numbered in insertion order. A replaced or deleted row stays as a tombstone: searches pass through it and do not return it.
+// Nodes are numbered in insertion order. A replaced or deleted row stays as a tombstone: searches may pass through it and do not return it.
 #pragma once
 
 #include <cstddef>
@@ -11,11 +12,10 @@
 #include "base/metric.h"
 #include "codec/codes.h"
 #include "graph/chunked.h"
+#include "graph/snapshot.h"
 #include "kernels/dispatch.h"
 
 namespace nf::graph {
-
-constexpr std::uint32_t kNone = 0xFFFFFFFFu;  // no node: ends a neighbour list, or an empty graph's entry
 
 struct Params {
   std::uint32_t dim = 0;
@@ -38,39 +38,48 @@ constexpr std::size_t kCentreRows = 1024;
 
 struct Graph {
   explicit Graph(const Params& p)
-      : params(p), rows(p.dim, 0.0f), codes(codec::coded_bytes(p.dim), 0), links0(p.m0(), kNone), upper(p.m, kNone), centre(p.dim, 0.0f) {}
+      : params(p), rows(p.dim, 0.0f), codes(codec::coded_bytes(p.dim), 0), links0(p.m0(), kNone), upper(p.m, kNone), centre(p.dim, 0.0f), rest_(p.dim) {}
 
-  std::size_t size() const { return levels.size(); }
+  std::size_t size() const { return size_; }
+  std::size_t live() const { return size_ - deleted.count(); }
+  std::size_t slots() const { return slots_; }
   codec::Coder coder() const { return codec::Coder(params.metric, params.dim, centre.data()); }
 
-  std::uint32_t* links(std::uint32_t node, unsigned layer) { return layer == 0 ? links0[node] : upper[upper_first[node] + layer - 1]; }
-  const std::uint32_t* links(std::uint32_t node, unsigned layer) const {
-    return layer == 0 ? links0[node] : upper[upper_first[node] + layer - 1];
-  }
+  Link* links(std::uint32_t node, unsigned layer) { return layer == 0 ? links0[node] : upper[upper_first[node] + layer - 1]; }
+  const Link* links(std::uint32_t node, unsigned layer) const { return layer == 0 ? links0[node] : upper[upper_first[node] + layer - 1]; }
   std::uint32_t capacity(unsigned layer) const { return layer == 0 ? params.m0() : params.m; }
 
-  // Makes room for `count` more nodes, with levels and empty neighbour lists, copies their rows and codes them. Strong guarantee.
+  void write_links(std::uint32_t node, unsigned layer, const std::vector<std::uint32_t>& chosen) {
+    Link* const list = links(node, layer);
+    for (std::uint32_t i = 0; i < capacity(layer); ++i) list[i] = i < chosen.size() ? chosen[i] : kNone;
+  }
+
+  // Makes room for nodes of these levels, with empty neighbour lists; rows and codes are for the caller to fill. Strong guarantee.
+  void extend(const std::vector<std::uint8_t>& more);
+  // Adds nodes with levels by hash, copies their rows and codes them. Strong guarantee.
   void append(const float* values, std::size_t count);
-  // Makes codes of the rows from `first` on.
+  // Measures and codes the rows from `first` on.
   void encode(std::size_t first);
-  // Drops the nodes from `size` on, which no list may name.
-  void truncate(std::size_t size);
+  // Sets what codes are relative to, the mean of the first rows; codes are then to be made again.
+  void set_centre();
 
   Params params;
   Chunked<float> rows;
-  Chunked<std::int8_t> codes;     // what walks and the build compare (codec/codes.h)
-  Chunked<std::uint32_t> links0;  // layer 0; a list ends at kNone or at its capacity
-  Chunked<std::uint32_t> upper;   // layers 1, 2, ... of a node stand one after the other, from upper_first[node]
-  std::vector<std::uint32_t> upper_first;
-  std::vector<std::uint8_t> levels;
-  std::vector<std::uint8_t> deleted;
-  std::vector<float> norms;  // |row|, rounded up: bounds the rounding error of a float32 score
+  Chunked<std::int8_t> codes;  // what walks and the build compare (codec/codes.h)
+  Chunked<Link> links0;        // layer 0; a list ends at kNone or at its capacity
+  Chunked<Link> upper;         // layers 1, 2, ... of a node stand one after the other, from upper_first[node]
+  Column<std::uint32_t> upper_first;
+  Column<std::uint8_t> levels;
+  Column<float> norms;  // |row|, rounded up: bounds the rounding error of a float32 score
   std::vector<float> centre;
+  Tombstones deleted;
   std::uint32_t entry = kNone;
-  std::size_t live = 0;
+  std::uint64_t born = 0;  // nodes there ever were, those that consolidate() dropped too: the ordinal of the next one's level
 
  private:
-  void set_centre();
+  std::size_t size_ = 0;
+  std::size_t slots_ = 0;  // lists in `upper` that are in use
+  std::vector<float> rest_;  // room for encode()
 };
 
 // The highest layer of a node: l with probability M^-l (1 - 1/M), which is floor(-ln(u) / ln(M)) of the paper's section 4, from a hash of

@@ -2,12 +2,12 @@
 
 #include <algorithm>
 #include <mutex>
-#include <shared_mutex>
 
 #include "base/status.h"
 #include "graph/build.h"
 #include "graph/frozen.h"
 #include "graph/reach.h"
+#include "graph/repair.h"
 #include "score/door.h"
 #include "score/gather.h"
 
@@ -38,6 +38,35 @@ std::vector<float> prepare(const float* rows, std::size_t count, const Params& p
   return stored;
 }
 
+// The live nodes and their links, numbered anew in the same order. No list of a live node may name a deleted one.
+std::unique_ptr<Graph> without_deleted(const Graph& graph) {
+  auto made = std::make_unique<Graph>(graph.params);
+  std::vector<std::uint32_t> kept, number(graph.size(), kNone);
+  std::vector<std::uint8_t> levels;
+  for (std::uint32_t node = 0; node < graph.size(); ++node) {
+    if (graph.deleted[node]) continue;
+    number[node] = static_cast<std::uint32_t>(kept.size());
+    kept.push_back(node);
+    levels.push_back(graph.levels[node]);
+  }
+  made->extend(levels);
+  std::vector<std::uint32_t> list;
+  for (std::uint32_t node = 0; node < kept.size(); ++node) {
+    std::copy(graph.rows[kept[node]], graph.rows[kept[node]] + graph.params.dim, made->rows[node]);
+    for (unsigned layer = 0; layer <= levels[node]; ++layer) {
+      const Link* links = graph.links(kept[node], layer);
+      list.clear();
+      for (std::uint32_t i = 0; i < graph.capacity(layer) && links[i] != kNone; ++i) list.push_back(number[links[i]]);
+      made->write_links(node, layer, list);
+    }
+  }
+  made->set_centre();
+  made->encode(0);
+  made->entry = graph.entry == kNone ? kNone : number[graph.entry];
+  made->born = graph.born;
+  return made;
+}
+
 class GraphRows : public score::RowSource {
  public:
   explicit GraphRows(const Graph& graph) : graph_(graph) {}
@@ -57,30 +86,36 @@ Hnsw::Hnsw(const Params& params) {
   graph_ = std::make_unique<Graph>(params);
 }
 
+void Hnsw::publish(std::size_t size) {
+  auto next = std::make_shared<Snapshot>();
+  graph_->deleted.mark(failed_);
+  failed_.clear();
+  next->size = size;
+  next->live = size - graph_->deleted.count();
+  next->deleted = graph_->deleted.share();
+  next->passable = graph_->size();
+  next->entry = graph_->entry;
+  published_.set(std::move(next));
+}
+
 void Hnsw::append(const float* rows, std::size_t count, const std::vector<std::uint64_t>& dead, int threads) {
   const std::vector<float> prepared = prepare(rows, count, params());
-  const std::unique_lock lock(lock_);
+  const std::lock_guard lock(writing_);
   Graph& graph = *graph_;
   const std::size_t first = graph.size();
   for (const std::uint64_t node : dead) check_node(node, first);
+  failed_.reserve(failed_.size() + count);
   graph.append(prepared.data(), count);
-  std::size_t linked = first;
   try {
-    link_nodes(graph, first, threads, scratches_, linked);
+    if (count != 0) publish(first);
+    link_nodes(graph, first, threads, scratches_);
+    if (graph.size() >= 2 * std::max(connected_, kLeastConnected)) reconnect();
+    if (graph.deleted.mark(dead) != 0) bury(dead, threads);
+    publish(graph.size());
   } catch (...) {
     // What is linked cannot be taken back; as tombstones these nodes are in no answer, and the add has not happened.
-    graph.truncate(linked);
-    for (std::size_t node = first; node < linked; ++node) graph.deleted[node] = 1;
-    graph.live -= linked - first;
+    for (std::size_t node = first; node < graph.size(); ++node) failed_.push_back(node);
     throw;
-  }
-  if (graph.size() >= 2 * std::max(connected_, kLeastConnected)) {
-    graph::connect(graph, scratches_);
-    connected_ = graph.size();
-  }
-  for (const std::uint64_t node : dead) {
-    graph.live -= graph.deleted[node] == 0 ? 1 : 0;
-    graph.deleted[node] = 1;
   }
 }
 
@@ -89,52 +124,59 @@ void Hnsw::check(const float* rows, std::size_t count) const {
   for (std::size_t i = 0; i < count; ++i) score::checked_norm(rows + i * dim, dim, "vectors", i);
 }
 
-void Hnsw::get(const std::vector<std::uint64_t>& nodes, float* out) const {
-  const std::shared_lock lock(lock_);
+void Hnsw::get(const Snapshot& at, const std::vector<std::uint64_t>& nodes, float* out) const {
   for (std::size_t i = 0; i < nodes.size(); ++i) {
-    check_node(nodes[i], graph_->size());
+    check_node(nodes[i], at.size);
     const float* row = graph_->rows[nodes[i]];
-    std::copy(row, row + graph_->params.dim, out + i * graph_->params.dim);
+    std::copy(row, row + params().dim, out + i * params().dim);
   }
 }
 
-void Hnsw::score(MatrixView<float> queries, MatrixView<std::int64_t> nodes, int threads, float* out) const {
-  const std::shared_lock lock(lock_);
-  score::gather(params().metric, GraphRows(*graph_), score::Chosen{queries, nodes, graph_->size(), threads}, out);
+void Hnsw::score(const Snapshot& at, MatrixView<float> queries, MatrixView<std::int64_t> nodes, int threads, float* out) const {
+  score::gather(params().metric, GraphRows(*graph_), score::Chosen{queries, nodes, at.size, threads}, out);
+}
+
+void Hnsw::reconnect() {
+  graph::connect(*graph_, scratches_);
+  connected_ = graph_->size();
+  buried_ = 0;
+}
+
+// A delete may cut the only way to a row that lives on: looked at when as many were deleted as live.
+void Hnsw::bury(const std::vector<std::uint64_t>& dead, int threads) {
+  unlink(*graph_, dead, threads, scratches_);
+  buried_ += dead.size();
+  if (buried_ >= std::max(graph_->live(), kLeastConnected)) reconnect();
 }
 
 void Hnsw::connect() {
-  const std::unique_lock lock(lock_);
-  graph::connect(*graph_, scratches_);
-  connected_ = graph_->size();
+  const std::lock_guard lock(writing_);
+  reconnect();
+}
+
+std::unique_ptr<Hnsw> Hnsw::consolidated(int threads) {
+  const std::lock_guard lock(writing_);
+  unlink_all(*graph_, threads, scratches_);
+  std::unique_ptr<Hnsw> made(new Hnsw(without_deleted(*graph_)));
+  made->connect();
+  return made;
 }
 
 std::size_t Hnsw::unreached() const {
-  const std::shared_lock lock(lock_);
+  const std::lock_guard lock(writing_);
   return count_unreached(*graph_);
 }
 
 std::unique_ptr<Frozen> Hnsw::freeze(Layout layout, int threads) const {
-  const std::shared_lock lock(lock_);
+  const std::lock_guard lock(writing_);
   return std::make_unique<Frozen>(*graph_, layout, threads);
 }
 
-std::size_t Hnsw::size() const {
-  const std::shared_lock lock(lock_);
-  return graph_->size();
-}
-
-std::size_t Hnsw::live() const {
-  const std::shared_lock lock(lock_);
-  return graph_->live;
-}
-
-std::vector<std::uint64_t> Hnsw::live_nodes() const {
-  const std::shared_lock lock(lock_);
+std::vector<std::uint64_t> live_nodes(const Snapshot& at) {
   std::vector<std::uint64_t> nodes;
-  nodes.reserve(graph_->live);
-  for (std::size_t node = 0; node < graph_->size(); ++node) {
-    if (graph_->deleted[node] == 0) nodes.push_back(node);
+  nodes.reserve(at.live);
+  for (std::size_t node = 0; node < at.size; ++node) {
+    if (!at.deleted[node]) nodes.push_back(node);
   }
   return nodes;
 }

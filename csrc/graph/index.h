@@ -1,12 +1,14 @@
-// The HNSW index: one graph behind one lock. Searches share it, changes are alone.
+// The HNSW index: a graph, one writer at a time, and searches that wait for nobody. A change is visible as a whole, in the next snapshot
+// (graph/snapshot.h); whoever holds an older one goes on seeing that.
 //
-// A caller that holds Python's lock must release it before any of these calls, or a writer that waits here and a reader that waits there
-// would wait for ever.
+// A caller that holds Python's lock must release it before any call that changes the index, or a writer that waits here and one that waits
+// there would wait for ever.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -16,7 +18,7 @@
 #include "graph/graph.h"
 #include "graph/request.h"
 #include "graph/scratch.h"
-#include "parallel/rwlock.h"
+#include "graph/snapshot.h"
 #include "storage/sections.h"
 
 namespace nf::graph {
@@ -28,26 +30,28 @@ class Hnsw {
   // Throws InputError when a parameter is out of range.
   explicit Hnsw(const Params& params);
 
-  // Adds rows (cosine: scaled to norm 1) and makes tombstones of `dead` nodes, as one step for every search.
+  // Adds rows (cosine: scaled to norm 1) and deletes `dead` nodes (graph/repair.h), as one step for every search.
   // Throws InputError for NaN, infinity or a norm beyond float32 (with the row's number) and for a dead node that does not exist; nothing has
   // changed then.
   void append(const float* rows, std::size_t count, const std::vector<std::uint64_t>& dead, int threads);
   // Throws what append() would throw for these rows.
   void check(const float* rows, std::size_t count) const;
+  // The rows and tombstones of this moment.
+  std::shared_ptr<const Snapshot> snapshot() const { return published_.get(); }
+
   // Copies rows as they are stored. Throws InputError when a node does not exist.
-  void get(const std::vector<std::uint64_t>& nodes, float* out) const;
+  void get(const Snapshot& at, const std::vector<std::uint64_t>& nodes, float* out) const;
   // As score::gather, over all nodes.
-  void score(MatrixView<float> queries, MatrixView<std::int64_t> nodes, int threads, float* out) const;
+  void score(const Snapshot& at, MatrixView<float> queries, MatrixView<std::int64_t> nodes, int threads, float* out) const;
   // Throws InputError with the query's number as append() does.
-  void search(const Request& request, const Answer& answer) const;
+  void search(const Snapshot& at, const Request& request, const Answer& answer) const;
 
   const Params& params() const { return graph_->params; }
-  std::size_t size() const;  // nodes, tombstones too
-  std::size_t live() const;
-  std::vector<std::uint64_t> live_nodes() const;
 
-  // Makes every node reachable (graph/reach.h); append() does so whenever the index has doubled.
+  // Makes every live node reachable (graph/reach.h); append() does so whenever the index has doubled, or as many rows were deleted as live.
   void connect();
+  // A copy without the deleted nodes, numbered anew in the same order; this index stays, with mended lists.
+  std::unique_ptr<Hnsw> consolidated(int threads);
   std::size_t unreached() const;
   // The graph as it is now, laid out for search alone.
   std::unique_ptr<Frozen> freeze(Layout layout, int threads) const;
@@ -57,12 +61,41 @@ class Hnsw {
   static std::unique_ptr<Hnsw> load(const storage::MappedFile& file);
 
  private:
-  explicit Hnsw(std::unique_ptr<Graph> graph) : graph_(std::move(graph)) {}
+  explicit Hnsw(std::unique_ptr<Graph> graph) : graph_(std::move(graph)) { publish(graph_->size()); }
 
-  mutable parallel::RwLock lock_;
+  // Lets searches see nodes 0..size-1, and pass through all.
+  void publish(std::size_t size);
+  void reconnect();
+  void bury(const std::vector<std::uint64_t>& dead, int threads);
+
+  mutable std::mutex writing_;
   std::unique_ptr<Graph> graph_;
+  Published published_;
   mutable ScratchList scratches_;
-  std::size_t connected_ = 0;  // nodes when connect() last ran
+  std::size_t connected_ = 0;          // nodes when connect() last ran
+  std::size_t buried_ = 0;             // nodes deleted since then
+  std::vector<std::uint64_t> failed_;  // nodes of an add that failed, to be deleted with the next snapshot
+};
+
+// The nodes of a snapshot that are not deleted, rising.
+std::vector<std::uint64_t> live_nodes(const Snapshot& at);
+
+// An index at one moment, as a caller holds it between calls.
+struct Sight {
+  const Hnsw* index;
+  std::shared_ptr<const Snapshot> at;
+
+  Sight(const Hnsw& of) : index(&of), at(of.snapshot()) {}
+
+  std::size_t size() const { return at->size; }
+  std::size_t live() const { return at->live; }
+  std::vector<std::uint64_t> live_nodes() const { return graph::live_nodes(*at); }
+  const Params& params() const { return index->params(); }
+  void get(const std::vector<std::uint64_t>& nodes, float* out) const { index->get(*at, nodes, out); }
+  void score(MatrixView<float> queries, MatrixView<std::int64_t> nodes, int threads, float* out) const {
+    index->score(*at, queries, nodes, threads, out);
+  }
+  void search(const Request& request, const Answer& answer) const { index->search(*at, request, answer); }
 };
 
 }  // namespace nf::graph

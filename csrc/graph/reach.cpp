@@ -17,7 +17,11 @@ class Tree {
 
   bool holds(std::uint32_t node) const { return parent_[node] != kNone; }
   bool needs_link(std::uint32_t from, std::uint32_t to) const { return parent_[to] == from; }
-  std::size_t outside() const { return static_cast<std::size_t>(std::count(parent_.begin(), parent_.end(), kNone)); }
+  std::size_t outside() const {
+    std::size_t count = 0;
+    for (std::uint32_t node = 0; node < parent_.size(); ++node) count += holds(node) || graph_.deleted[node] ? 0 : 1;
+    return count;
+  }
 
   // Adds a node below `parent`, and all that can be reached from it.
   void grow(std::uint32_t node, std::uint32_t parent) {
@@ -26,7 +30,7 @@ class Tree {
     while (!queue_.empty()) {
       const std::uint32_t at = queue_.back();
       queue_.pop_back();
-      const std::uint32_t* links = graph_.links(at, 0);
+      const Link* links = graph_.links(at, 0);
       for (std::uint32_t i = 0; i < graph_.capacity(0) && links[i] != kNone; ++i) {
         if (holds(links[i])) continue;
         parent_[links[i]] = at;
@@ -42,20 +46,20 @@ class Tree {
 };
 
 // Where `from` can take one more link: a free place, else the last that the tree does not need; null when there is none.
-std::uint32_t* place_in(Graph& graph, const Tree& tree, std::uint32_t from) {
-  std::uint32_t* const links = graph.links(from, 0);
-  std::uint32_t* const end = links + graph.capacity(0);
-  std::uint32_t* const free = std::find(links, end, kNone);
+Link* place_in(Graph& graph, const Tree& tree, std::uint32_t from) {
+  Link* const links = graph.links(from, 0);
+  Link* const end = links + graph.capacity(0);
+  Link* const free = std::find(links, end, kNone);
   if (free != end) return free;
-  for (std::uint32_t* link = end; link != links; --link) {
+  for (Link* link = end; link != links; --link) {
     if (!tree.needs_link(from, link[-1])) return link - 1;
   }
   return nullptr;
 }
 
 bool link_from(Graph& graph, Tree& tree, std::uint32_t from, std::uint32_t node) {
-  if (!tree.holds(from)) return false;
-  std::uint32_t* const place = place_in(graph, tree, from);
+  if (!tree.holds(from) || graph.deleted[from]) return false;
+  Link* const place = place_in(graph, tree, from);
   if (place == nullptr) return false;
   *place = node;
   tree.grow(node, from);
@@ -63,13 +67,14 @@ bool link_from(Graph& graph, Tree& tree, std::uint32_t from, std::uint32_t node)
 }
 
 void attach(Graph& graph, const codec::Coder& coder, Tree& tree, std::uint32_t node, Scratch& scratch) {
-  const From from{coder, coder.probe_of(graph.codes[node])};
+  const From from = from_node(graph, coder, node);
   scratch.best.assign(1, descend(graph, from, 0, scratch));
   search_layer(graph, from, 0, graph.params.ef_construction, Keep{}, scratch);
   for (const Candidate& near : scratch.best) {
     if (link_from(graph, tree, near.node, node)) return;
   }
-  // Every list near by is needed in full. A tree of n nodes has n - 1 links, so somewhere there is one with a place.
+  // Every list near by is needed in full. A tree of n nodes has n - 1 links, so somewhere there is one with a place: of a live node,
+  // but where tombstones are a way that nothing else knows.
   for (std::uint32_t any = 0; any < graph.size(); ++any) {
     if (link_from(graph, tree, any, node)) return;
   }
@@ -85,7 +90,7 @@ std::size_t connect(Graph& graph, ScratchList& scratches) {
   auto scratch = scratches.borrow();
   std::size_t made = 0;
   for (std::uint32_t node = 0; node < graph.size(); ++node) {
-    if (tree.holds(node)) continue;
+    if (tree.holds(node) || graph.deleted[node]) continue;
     attach(graph, coder, tree, node, *scratch);
     ++made;
   }

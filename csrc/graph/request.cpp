@@ -58,7 +58,8 @@ Choice::Choice(const Request& request, const Nodes& nodes) : request_(request), 
 Keep Choice::keep(std::size_t query) const {
   Keep keep;
   if (nodes_.live < nodes_.size) keep.deleted = nodes_.deleted;
-  if (request_.limit < nodes_.size) keep.limit = request_.limit;
+  const std::size_t limit = std::min(request_.limit, nodes_.size);
+  if (limit < std::max(nodes_.size, nodes_.passable)) keep.limit = limit;
   keep.allowed = row_of(request_.mask, query);
   return keep;
 }
@@ -77,7 +78,7 @@ const std::vector<std::uint32_t>& Choice::list(std::size_t query, std::vector<st
 const float* Choice::bias(std::size_t query) const { return row_of(request_.bias, query); }
 
 std::size_t Choice::count(const Keep& keep) const {
-  if (keep.allowed == nullptr && keep.limit == kNone) return nodes_.live;
+  if (keep.allowed == nullptr && request_.limit >= nodes_.size) return nodes_.live;
   std::size_t count = 0;
   for (std::uint32_t node = 0; node < std::min(nodes_.size, keep.limit); ++node) count += keep(node) ? 1 : 0;
   return count;

@@ -57,6 +57,7 @@ struct Nodes {
   std::size_t size, live;
   const std::uint8_t* deleted;
   std::uint32_t m;
+  std::size_t passable = 0;  // nodes that a walk may meet, where these are more than `size`
 };
 
 // The queries as rows and kernels need them; for cosine, they are scaled to norm 1 in `unit`. Throws InputError with the query's number.

@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <shared_mutex>
 
 #include "base/status.h"
 #include "graph/index.h"
@@ -31,10 +30,12 @@ void take_best(const Graph& graph, const Space& space, const score::Query& query
   std::sort(scratch.scored.begin(), scratch.scored.end(), better);
 }
 
-// What distances are made with, of rows and of codes: chosen once per job, on the caller's thread.
+// What distances are made with, of rows and of codes, and how far walks go: chosen once per job, on the caller's thread.
 struct Tools {
   Space space;
   codec::Coder coder;
+  std::size_t passable;
+  std::uint32_t entry;
 };
 
 void search_one(const Graph& graph, const Tools& tools, const Request& request, const Choice& choice, const score::Query& query, std::size_t at,
@@ -42,8 +43,8 @@ void search_one(const Graph& graph, const Tools& tools, const Request& request, 
   scratch.scored.clear();
   const std::size_t matches = choice.matches(at);
   const bool exact = choice.scans(matches);
-  if (!exact && graph.entry != kNone) {
-    const From from{tools.coder, probe_of(tools.coder, query.scan, scratch)};
+  if (!exact && tools.entry != kNone) {
+    const From from{tools.coder, probe_of(tools.coder, query.scan, scratch), tools.passable, tools.entry};
     scratch.best.assign(1, descend(graph, from, 0, scratch));
     search_layer(graph, from, 0, std::max(request.ef, request.k), choice.keep(at), scratch);
     take_best(graph, tools.space, query, request.k, scratch);
@@ -57,14 +58,15 @@ void search_one(const Graph& graph, const Tools& tools, const Request& request, 
 
 }  // namespace
 
-void Hnsw::search(const Request& request, const Answer& answer) const {
+void Hnsw::search(const Snapshot& at, const Request& request, const Answer& answer) const {
   if (request.nq == 0) return;
   std::vector<float> unit;
   const std::vector<score::Query> queries = plan(request, params(), unit);
-  const std::shared_lock lock(lock_);
   const Graph& graph = *graph_;
-  const Tools tools{Space(graph.params), graph.coder()};
-  const Choice choice(request, Nodes{graph.size(), graph.live, graph.deleted.data(), graph.params.m});
+  // Results are those of the snapshot, however old; the way to them leads through the graph as it is now.
+  const std::shared_ptr<const Snapshot> now = published_.get();
+  const Tools tools{Space(graph.params), graph.coder(), now->passable, now->entry};
+  const Choice choice(request, Nodes{at.size, at.live, at.deleted.data(), graph.params.m, now->passable});
   raise_if_bad(parallel::parallel_for(request.nq, request.threads, [&](std::size_t begin, std::size_t end, std::size_t) {
     auto scratch = scratches_.borrow();
     for (std::size_t query = begin; query < end; ++query) {

@@ -40,4 +40,20 @@ void select_neighbours(const Graph& graph, const codec::Coder& coder, std::uint3
   }
 }
 
+void add_neighbours(const Graph& graph, const codec::Coder& coder, std::uint32_t base, std::size_t least, std::size_t most, Scratch& scratch) {
+  scratch.reserve_rows(kGroup);
+  auto& candidates = scratch.candidates;
+  std::sort(candidates.begin(), candidates.end(), nearer);
+  const float base_add = codec::terms_of(graph.codes[base], coder.width()).add;
+  std::size_t refused = 0;
+  for (std::size_t i = 0; i < candidates.size() && scratch.chosen.size() < most; ++i) {
+    if (nearer_to_a_chosen_one(graph, coder, candidates[i], base_add, scratch)) {
+      candidates[refused++] = candidates[i];
+    } else {
+      scratch.chosen.push_back(candidates[i].node);
+    }
+  }
+  for (std::size_t i = 0; i < refused && scratch.chosen.size() < std::min(least, most); ++i) scratch.chosen.push_back(candidates[i].node);
+}
+
 }  // namespace nf::graph

@@ -14,4 +14,8 @@ namespace nf::graph {
 // distance computations, to the build and to every search.
 void select_neighbours(const Graph& graph, const codec::Coder& coder, std::uint32_t base, std::size_t most, Scratch& scratch);
 
+// The same for a list of which some links stay: these are in scratch.chosen already. When the heuristic takes fewer than `least` in all, the nearest of the
+// others follow: a list that grew link by link was never thinned so far, and a walk needs its width.
+void add_neighbours(const Graph& graph, const codec::Coder& coder, std::uint32_t base, std::size_t least, std::size_t most, Scratch& scratch);
+
 }  // namespace nf::graph

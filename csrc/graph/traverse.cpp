@@ -15,12 +15,17 @@ inline void prefetch(const void* from, std::size_t bytes) {
 
 // Puts the unvisited neighbours of a node in scratch.fresh and their distances in scratch.distances; returns how many.
 std::size_t look_around(const Graph& graph, const From& from, std::uint32_t node, unsigned layer, Scratch& scratch) {
-  const std::uint32_t* links = graph.links(node, layer);
+  const Link* links = graph.links(node, layer);
   const std::uint32_t capacity = graph.capacity(layer);
   std::size_t n = 0;
-  for (std::uint32_t i = 0; i < capacity && links[i] != kNone; ++i) {
-    scratch.fresh[n] = links[i];
-    n += scratch.visited.insert(links[i]) ? 1 : 0;
+  for (std::uint32_t i = 0; i < capacity; ++i) {
+    const std::uint32_t link = links[i];  // read once: a writer may change it
+    if (link >= from.passable) {
+      if (link == kNone) break;
+      continue;
+    }
+    scratch.fresh[n] = link;
+    n += scratch.visited.insert(link) ? 1 : 0;
   }
   const std::size_t bytes = graph.codes.width();
   for (std::size_t i = 0; i < n; ++i) scratch.coded[i] = graph.codes[scratch.fresh[i]];
@@ -89,11 +94,11 @@ codec::Probe probe_of(const codec::Coder& coder, const float* query, Scratch& sc
 
 Candidate descend(const Graph& graph, const From& from, unsigned stop, Scratch& scratch) {
   scratch.reserve_rows(graph.params.m0());
-  Candidate at{0.0f, graph.entry};
+  Candidate at{0.0f, from.entry};
   scratch.coded[0] = graph.codes[at.node];
   from.coder.distances(from.probe, scratch.coded.data(), 1, scratch.products.data(), &at.distance);
-  for (unsigned layer = graph.levels[graph.entry]; layer > stop; --layer) {
-    scratch.visited.clear(graph.size());
+  for (unsigned layer = graph.levels[from.entry]; layer > stop; --layer) {
+    scratch.visited.clear(from.passable);
     for (bool moved = true; moved;) {
       moved = false;
       const std::size_t n = look_around(graph, from, at.node, layer, scratch);
@@ -110,7 +115,7 @@ Candidate descend(const Graph& graph, const From& from, unsigned stop, Scratch& 
 
 void search_layer(const Graph& graph, const From& from, unsigned layer, std::size_t ef, const Keep& keep, Scratch& scratch) {
   scratch.reserve_rows(graph.params.m0());
-  scratch.visited.clear(graph.size());
+  scratch.visited.clear(from.passable);
   for (const Candidate& start : scratch.best) scratch.visited.insert(start.node);
   if (keep.everything()) {
     walk_all(graph, from, layer, ef, scratch);

@@ -11,16 +11,23 @@
 
 namespace nf::graph {
 
-// What a walk measures from, and with.
+// What a walk measures from, and with, and how much of the graph it sees: nodes below `passable`, from `entry` on.
 struct From {
   const codec::Coder& coder;
   codec::Probe probe;
+  std::size_t passable;
+  std::uint32_t entry;
 };
+
+// The writer's own walks see all there is.
+inline From from_node(const Graph& graph, const codec::Coder& coder, std::uint32_t node) {
+  return {coder, coder.probe_of(graph.codes[node]), graph.size(), graph.entry};
+}
 
 // A query's codes, which lie in the scratch.
 codec::Probe probe_of(const codec::Coder& coder, const float* query, Scratch& scratch);
 
-// The node nearest to the query that a greedy walk finds from the entry down to layer `stop`, not searching `stop` itself.
+// The node nearest to the query that a greedy walk finds from the entry (there must be one) down to layer `stop`, not searching `stop` itself.
 Candidate descend(const Graph& graph, const From& from, unsigned stop, Scratch& scratch);
 
 // SEARCH-LAYER from the nodes in scratch.best, whose distances are known. On return scratch.best holds, nearest first, at most `ef` kept

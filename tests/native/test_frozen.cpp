@@ -80,7 +80,7 @@ TEST(frozen_finds_nearly_all_on_every_target) {
           std::vector<std::uint64_t> all(n);
           for (std::size_t i = 0; i < n; ++i) all[i] = i;
           std::vector<float> kept(n * dim);
-          index.get(all, kept.data());
+          graph::Sight(index).get(all, kept.data());
           double right = 0;
           for (std::size_t i = 0; i < request.nq; ++i) {
             std::vector<double> scores;
@@ -107,7 +107,7 @@ TEST(frozen_with_filters_biases_and_tombstones) {
     index.append(rows.data(), n, {}, 2);
     index.append(rows.data(), 0, {1, 2, 3, 699}, 2);
     const auto frozen = index.freeze(layout, 1);
-    CHECK(frozen->graph().live == n - 4 && frozen->live_nodes() == index.live_nodes());
+    CHECK(frozen->graph().live == n - 4 && frozen->live_nodes() == graph::Sight(index).live_nodes());
     for (const double share : {0.0, 0.02, 0.5, 0.95}) {
       Tight<std::uint8_t> mask(n);
       Tight<float> bias(n);

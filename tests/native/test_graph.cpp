@@ -28,7 +28,7 @@ graph::Params params_of(std::size_t dim, Metric metric, std::uint32_t m = 8) {
 struct Found {
   std::vector<std::int64_t> nodes, counts;
   std::vector<float> scores;
-  Found(const graph::Hnsw& index, const graph::Request& request)
+  Found(const graph::Sight& index, const graph::Request& request)
       : nodes(request.nq * request.k, -7), counts(request.nq, -7), scores(request.nq * request.k, -7.0f) {
     index.search(request, graph::Answer{nodes.data(), scores.data(), counts.data()});
   }
@@ -44,7 +44,7 @@ graph::Request request_of(const std::vector<float>& queries, std::size_t dim, st
   return request;
 }
 
-std::vector<float> stored(const graph::Hnsw& index) {
+std::vector<float> stored(const graph::Sight& index) {
   std::vector<std::uint64_t> nodes(index.size());
   for (std::size_t i = 0; i < nodes.size(); ++i) nodes[i] = i;
   std::vector<float> rows(index.size() * index.params().dim);
@@ -52,13 +52,13 @@ std::vector<float> stored(const graph::Hnsw& index) {
   return rows;
 }
 
-std::vector<bool> live_of(const graph::Hnsw& index) {
+std::vector<bool> live_of(const graph::Sight& index) {
   std::vector<bool> live(index.size(), false);
   for (const std::uint64_t node : index.live_nodes()) live[node] = true;
   return live;
 }
 
-Expected expected_for(const graph::Hnsw& index, const std::vector<float>& rows, const graph::Request& request, std::size_t query) {
+Expected expected_for(const graph::Sight& index, const std::vector<float>& rows, const graph::Request& request, std::size_t query) {
   Expected expected;
   const std::size_t dim = index.params().dim;
   const float* const q = request.queries + query * dim;
@@ -73,7 +73,7 @@ Expected expected_for(const graph::Hnsw& index, const std::vector<float>& rows, 
   return expected;
 }
 
-void check_exact(const graph::Hnsw& index, const std::vector<float>& rows, const graph::Request& request) {
+void check_exact(const graph::Sight& index, const std::vector<float>& rows, const graph::Request& request) {
   const Found found(index, request);
   for (std::size_t i = 0; i < request.nq; ++i) {
     check_answer(expected_for(index, rows, request, i), request.k, found.nodes.data() + i * request.k, found.scores.data() + i * request.k, found.counts[i]);
@@ -81,7 +81,7 @@ void check_exact(const graph::Hnsw& index, const std::vector<float>& rows, const
 }
 
 // As many results as there can be, each allowed, once, with its score, best first; returns the share of the true ones among them.
-double checked_recall(const graph::Hnsw& index, const std::vector<float>& rows, const graph::Request& request) {
+double checked_recall(const graph::Sight& index, const std::vector<float>& rows, const graph::Request& request) {
   const Found found(index, request);
   double right = 0, all = 0;
   for (std::size_t i = 0; i < request.nq; ++i) {
@@ -158,9 +158,9 @@ TEST(hnsw_with_filters_biases_and_tombstones) {
     }
     graph::Request all = request_of(queries, dim, n + 5);
     checked_recall(index, kept, all);
-    std::vector<std::uint64_t> everything = index.live_nodes();
+    std::vector<std::uint64_t> everything = graph::Sight(index).live_nodes();
     index.append(rows.data(), 0, everything, 1);
-    CHECK(index.live() == 0 && Found(index, all).counts[0] == 0);
+    CHECK(graph::Sight(index).live() == 0 && Found(index, all).counts[0] == 0);
   }
 }
 
@@ -210,12 +210,12 @@ TEST(hnsw_refuses_and_stays_as_it_was) {
   CHECK_THROWS(InputError, "vectors: row 1 holds NaN", index.check(bad, 2));
   CHECK_THROWS(InputError, "slot 2 given", index.append(good, 2, {2}, 2));
   float out[4];
-  CHECK_THROWS(InputError, "slot 9 given", index.get({9}, out));
+  CHECK_THROWS(InputError, "slot 9 given", graph::Sight(index).get({9}, out));
   CHECK_THROWS(InputError, "M: 1 given", graph::Hnsw(params_of(2, Metric::ip, 1)));
   CHECK_THROWS(InputError, "dim: 0 given", graph::Hnsw(params_of(0, Metric::ip)));
   const std::vector<float> query(bad, bad + 4);
   CHECK_THROWS(InputError, "queries: row 1", Found(index, request_of(query, 2, 1)));
-  CHECK(index.size() == 2 && index.live() == 2);
+  CHECK(graph::Sight(index).size() == 2 && graph::Sight(index).live() == 2);
   graph::Hnsw empty(params_of(2, Metric::l2));
   CHECK(Found(empty, request_of(std::vector<float>(2, 1.0f), 2, 3)).counts[0] == 0);
 }

@@ -61,8 +61,9 @@ Use flat_use(Metric metric, Storage storage) {
 }
 
 void hnsw_use(const std::shared_ptr<MappedFile>& file) {
-  const auto index = graph::Hnsw::load(*file);
-  const std::vector<float> queries(2 * index->params().dim, 0.25f);
+  const auto opened = graph::Hnsw::load(*file);
+  const graph::Sight index(*opened);
+  const std::vector<float> queries(2 * index.params().dim, 0.25f);
   graph::Request request;
   request.queries = queries.data();
   request.nq = 2;
@@ -71,12 +72,12 @@ void hnsw_use(const std::shared_ptr<MappedFile>& file) {
   std::vector<float> scores(6);
   for (const graph::Mode mode : {graph::Mode::walk, graph::Mode::scan, graph::Mode::automatic}) {
     request.mode = mode;
-    index->search(request, graph::Answer{nodes.data(), scores.data(), counts.data()});
-    for (const std::int64_t node : nodes) CHECK(node >= -1 && node < static_cast<std::int64_t>(index->size()));
+    index.search(request, graph::Answer{nodes.data(), scores.data(), counts.data()});
+    for (const std::int64_t node : nodes) CHECK(node >= -1 && node < static_cast<std::int64_t>(index.size()));
   }
-  std::vector<float> rows(index->size() * index->params().dim);
-  index->get(index->live_nodes(), rows.data());
-  index->append(queries.data(), 1, {}, 1);
+  std::vector<float> rows(index.size() * index.params().dim);
+  index.get(index.live_nodes(), rows.data());
+  opened->append(queries.data(), 1, {}, 1);
 }
 
 struct Sample {

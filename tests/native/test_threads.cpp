@@ -1,4 +1,4 @@
-// Several threads in one index at once, through the locks that the bindings rely on: searches beside appends, deletes, copies and saves. The answers
+// Several threads in one index at once, through the locks and snapshots that the bindings rely on: searches beside appends, deletes, copies and saves. The answers
 // must be right for what was in the index at some moment of the call; ThreadSanitizer watches how they came about.
 #include <algorithm>
 #include <atomic>
@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "graph/frozen.h"
 #include "graph/index.h"
 #include "harness.h"
 #include "oracle.h"
@@ -102,6 +103,34 @@ TEST(flat_searches_beside_appends_deletes_and_saves) {
   search_beside_writers(Metric::ip, Storage::int8);
 }
 
+// The writer deletes nodes in the order of their numbers, so a moment's size and live rows say which rows may be found: all from
+// size - live on. A scan must give the best of these, a walk some of them.
+void check_moment(const graph::Sight& seen, Metric metric, graph::Mode mode, Random& own) {
+  const std::size_t first = seen.size() - seen.live();
+  const std::vector<float> query = draw(Kind::normal, 1, kDim, own);
+  std::vector<std::int64_t> nodes(kK), counts(1);
+  std::vector<float> scores(kK);
+  graph::Request request;
+  request.queries = query.data();
+  request.nq = 1;
+  request.k = kK;
+  request.threads = 2;
+  request.mode = mode;
+  seen.search(request, graph::Answer{nodes.data(), scores.data(), counts.data()});
+  check_reader_answer([&](const auto& named, float* out) { seen.get(named, out); }, metric, query, seen.size(), nodes, scores, counts[0]);
+  for (std::size_t i = 0; i < static_cast<std::size_t>(counts[0]); ++i) CHECK(nodes[i] >= static_cast<std::int64_t>(first));
+  if (mode == graph::Mode::walk) return;
+  CHECK(counts[0] == static_cast<std::int64_t>(std::min(kK, seen.live())));
+  if (mode != graph::Mode::scan) return;
+  std::vector<std::uint64_t> allowed = seen.live_nodes();
+  CHECK(allowed.size() == seen.live() && (allowed.empty() || (allowed.front() == first && allowed.back() == seen.size() - 1)));
+  std::vector<float> rows(allowed.size() * kDim), best;
+  seen.get(allowed, rows.data());
+  for (std::size_t i = 0; i < allowed.size(); ++i) best.push_back(static_cast<float>(score(metric, query.data(), rows.data() + i * kDim, kDim)));
+  std::sort(best.begin(), best.end(), std::greater<>());
+  for (std::size_t i = 0; i < static_cast<std::size_t>(counts[0]); ++i) CHECK(std::fabs(scores[i] - best[i]) <= 1e-5f * (1.0f + std::fabs(best[i])));
+}
+
 TEST(hnsw_searches_beside_appends_and_deletes) {
   Random random(41);
   graph::Params params;
@@ -112,34 +141,36 @@ TEST(hnsw_searches_beside_appends_and_deletes) {
   graph::Hnsw index(params);
   const std::vector<float> rows = draw(Kind::normal, kStart, kDim, random);
   index.append(rows.data(), kStart, {}, 2);
+  const graph::Sight begun(index);
   std::uint64_t oldest = 0;
+  // One row or many come in, one or many go, in one step; now and then more go than come, and whole neighbourhoods are mended.
   const auto write = [&](int step) {
     const std::vector<float> fresh = draw(Kind::normal, step % 3 == 0 ? 20 : 1, kDim, random);
-    index.append(fresh.data(), fresh.size() / kDim, {oldest++}, 2);
+    std::vector<std::uint64_t> dead;
+    for (int i = 0; i < (step % 5 == 0 ? 30 : 2); ++i) dead.push_back(oldest++);
+    index.append(fresh.data(), fresh.size() / kDim, dead, 2);
   };
   const auto keep = [&](int step) {
     if (step % 20 != 0) return;
     const TemporaryFile file;
     storage::Writer writer("hnsw");
     index.save(writer, file.path());
-    CHECK(graph::Hnsw::load(*storage::MappedFile::open(file.path(), "hnsw", true, true))->size() >= kStart);
+    const auto loaded = graph::Hnsw::load(*storage::MappedFile::open(file.path(), "hnsw", true, true));
+    CHECK(graph::Sight(*loaded).size() >= kStart);
+    CHECK(graph::Sight(*index.consolidated(2)).live() <= graph::Sight(index).size());
+    index.freeze(graph::Layout::compact, 1);
   };
   run_together({write, keep}, [&](Random& own) {
-    const std::vector<float> query = draw(Kind::normal, 1, kDim, own);
-    std::vector<std::int64_t> nodes(kK), counts(1);
-    std::vector<float> scores(kK);
-    graph::Request request;
-    request.queries = query.data();
-    request.nq = 1;
-    request.k = kK;
-    request.limit = index.size();
-    request.threads = 2;
-    request.mode = own() % 2 == 0 ? graph::Mode::walk : graph::Mode::automatic;
-    index.search(request, graph::Answer{nodes.data(), scores.data(), counts.data()});
-    check_reader_answer([&](const auto& named, float* out) { index.get(named, out); }, params.metric, query, request.limit, nodes, scores, counts[0]);
-    CHECK(index.live_nodes().size() >= kStart && index.live() >= kStart);
+    const graph::Sight seen(index);
+    CHECK(seen.size() >= kStart && seen.live() <= seen.size());
+    for (const graph::Mode mode : {graph::Mode::walk, graph::Mode::automatic, graph::Mode::scan}) check_moment(seen, params.metric, mode, own);
+    check_moment(begun, params.metric, own() % 2 == 0 ? graph::Mode::walk : graph::Mode::scan, own);
   });
-  CHECK(index.live() == index.size() - kSteps);
+  CHECK(begun.size() == kStart && begun.live() == kStart);
+  const graph::Sight end(index);
+  CHECK(end.size() - end.live() == oldest);
+  index.connect();
+  CHECK(index.unreached() == 0);
 }
 
 TEST(free_functions_from_many_threads) {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from nearfield import _core
 from nearfield.arrays import check_threads
 from nearfield.errors import FormatError
 from nearfield.index.common import Description, live_below, read_description
-from nearfield.index.graph import GraphIndex, settle_names
+from nearfield.index.graph import GraphIndex, Seen, settle_names
 from nearfield.index.ids import IdMap, read_ids
 
 
@@ -41,13 +42,12 @@ class FrozenIndex(GraphIndex):
         self.compact: bool = params["compact"]
         self.threads, self.fingerprint = threads, fingerprint
         self._graph: _core.Frozen = graph
-        self._names = names
-        self._publish()
+        self._seen, self._naming = Seen(graph, names), threading.Lock()
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes one file, atomically: a crash leaves the old file or the new one. Raises InputError when it cannot be written."""
-        described = Description(self.dim, self.metric, self.storage, self._slots, self._names.kind, self.fingerprint)
-        self._graph.save(os.fspath(path), [("meta", described.to_bytes()), *self._names.sections(np.arange(self._slots))])
+        described = Description(self.dim, self.metric, self.storage, self._graph.slots, self._seen.names.kind, self.fingerprint)
+        self._graph.save(os.fspath(path), [("meta", described.to_bytes()), *self._seen.names.sections(np.arange(self._graph.slots))])
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, mmap: bool = True, verify: bool = True, threads: int | None = None) -> FrozenIndex:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import threading
+from contextlib import nullcontext
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -10,12 +12,19 @@ import numpy.typing as npt
 from nearfield import _core
 from nearfield.arrays import as_matrix, check_threads, check_whole
 from nearfield.errors import FormatError, InputError
-from nearfield.index.common import by_slot, check_search, live_below, make_hits
+from nearfield.index.common import by_slot, check_search, make_hits
 from nearfield.index.ids import IdMap
 from nearfield.kernels.choice import score_stored
 from nearfield.types import AnyArray, FloatArray, Hits, Ids, IntArray, Metric, Storage
 
 MAX_EF = 2**20
+
+
+class Seen(NamedTuple):
+    """What a search sees, in one attribute of its index, so that a search takes all of it at one moment."""
+
+    graph: _core.HnswView | _core.Frozen
+    names: IdMap
 
 
 class GraphIndex:
@@ -29,17 +38,15 @@ class GraphIndex:
     seed: int
     threads: int | None
     fingerprint: str | None
-    _graph: _core.Hnsw | _core.Frozen
-    _names: IdMap
-    # Slots from here on belong to an add that is not finished: no search sees them.
-    _slots: int
-    _live: int
+    _seen: Seen
+    # Held while names change and a change becomes visible, and while ids of a filter become slots: of one moment, these too.
+    _naming: threading.Lock
 
     def __len__(self) -> int:
-        return self._live
+        return self._seen.graph.live
 
     def __contains__(self, id: int | str) -> bool:
-        return id in self._names
+        return id in self._seen.names
 
     def __repr__(self) -> str:
         name = type(self).__name__
@@ -48,7 +55,8 @@ class GraphIndex:
     @property
     def ids(self) -> AnyArray:
         """The live ids in order of insertion: int64, or object (str)."""
-        return self._names.names(live_below(self._graph, self._slots))
+        graph, names = self._seen
+        return names.names(graph.live_slots())
 
     def search(
         self,
@@ -84,10 +92,12 @@ class GraphIndex:
         if target_recall is not None:
             raise InputError("target_recall: HNSWIndex cannot honour it without a calibration, which it does not make yet: give ef")
         width = max(64, 2 * count) if ef is None else check_whole(ef, "ef", 1, MAX_EF)
-        limit = self._slots
-        mask, weights = by_slot(filter, bias, self._names, self._graph, limit, len(rows))
-        slots, scores, counts = self._graph.search(rows, count, limit, width, mask, weights, check_threads(threads, self.threads))
-        return make_hits(self._names, slots, scores, counts)
+        with self._naming if filter is not None else nullcontext():
+            graph, names = self._seen
+            limit = graph.slots
+            mask, weights = by_slot(filter, bias, names, graph, limit, len(rows))
+        slots, scores, counts = graph.search(rows, count, limit, width, mask, weights, check_threads(threads, self.threads))
+        return make_hits(names, slots, scores, counts)
 
     def score(self, queries: npt.ArrayLike, ids: Any, *, threads: int | None = None) -> FloatArray:
         """Scores given candidates, for reranking: the very scores that a search without a bias reports for these rows.
@@ -112,15 +122,18 @@ class GraphIndex:
         [[1.0, 2.0, nan]]
         """
         rows = as_matrix(queries, dim=self.dim, what="queries")
-        candidates, count = self._names.candidates(ids, len(rows)), check_threads(threads, self.threads)
-        return score_stored(self._graph, self.metric, rows, candidates, count)
+        count = check_threads(threads, self.threads)
+        with self._naming:
+            graph, names = self._seen
+            candidates = names.candidates(ids, len(rows))
+        return score_stored(graph, self.metric, rows, candidates, count)
 
     def get(self, ids: Ids) -> FloatArray:
         """The stored rows ``(n, dim)``, float32 (cosine: unit rows). Raises InputError for an id that is not in the index."""
-        return self._graph.get(self._names.require(ids))
-
-    def _publish(self) -> None:
-        self._slots, self._live = self._graph.slots, self._graph.live
+        with self._naming:
+            graph, names = self._seen
+            slots = names.require(ids)
+        return graph.get(slots)
 
 
 def settle_names(names: IdMap, live: IntArray, slots: int, where: str) -> None:

@@ -14,14 +14,16 @@ from nearfield.arrays import as_matrix, check_threads, check_whole
 from nearfield.errors import FormatError, InputError
 from nearfield.index.common import MAX_DIM, METRICS, STORAGES, Description, check_choice, live_below, read_description
 from nearfield.index.frozen import FrozenIndex
-from nearfield.index.graph import MAX_EF, GraphIndex, settle_names
+from nearfield.index.graph import MAX_EF, GraphIndex, Seen, settle_names
 from nearfield.index.ids import Change, IdMap, read_ids
 from nearfield.types import Ids, IntArray, Metric, Storage
 
 MAX_M = 512
-# Rows that one call of the engine links: at 0.2 ms a row, searches wait a fifth of a second for it, and so does Ctrl-C. Four batches of
-# the engine (csrc/graph/build.h), so that cutting an add into slices changes nothing in the graph.
+# Rows that one call of the engine links: at 0.2 ms a row, Ctrl-C waits a fifth of a second for it. Four batches of the engine
+# (csrc/graph/build.h), so that cutting an add into slices changes nothing in the graph.
 SLICE = 1024
+# Deleted rows are dropped when there are as many as live ones, and at least so many: dropping costs about as much as copying what stays.
+CONSOLIDATE_FROM = 1024
 NONE_DEAD: IntArray = np.empty(0, np.int64)
 
 
@@ -78,6 +80,7 @@ class HNSWIndex(GraphIndex):
         self.threads = threads
         self.fingerprint = fingerprint
         self._writing = threading.Lock()
+        self._naming = threading.Lock()
         self._graph: _core.Hnsw = _core.Hnsw(self.dim, self.metric, self.M, self.ef_construction, self.seed)
         self._names = IdMap()
         self._publish()
@@ -109,20 +112,43 @@ class HNSWIndex(GraphIndex):
             except BaseException:
                 self._take_back(change, next_id)
                 raise
-            self._names.link()
-            self._publish()
+            with self._naming:
+                self._names.link()
+                self._publish()
+            self._consolidate_when_due(count)
 
-    def delete(self, ids: Ids) -> None:
-        """Removes rows by id; they stay in the graph as passages.
+    def delete(self, ids: Ids, *, threads: int | None = None) -> None:
+        """Removes rows by id: no search that begins later finds them, and rows around them are linked to each other instead.
+
+        Their memory is kept until ``consolidate``, which is done here when as many rows were deleted as live (1,024 at least).
+
+        Args:
+            ids: int64 or str, each in the index.
+            threads: as for the constructor, for this call.
 
         Raises:
             InputError: an id that is not in the index; then none is removed.
         """
+        count = check_threads(threads, self.threads)
         with self._writing:
             slots = np.unique(self._names.require(ids))
-            self._graph.append(np.empty((0, self.dim), np.float32), slots, 1)
-            self._names.forget(slots)
-            self._publish()
+            self._graph.append(np.empty((0, self.dim), np.float32), slots, count)
+            with self._naming:
+                self._names.forget(slots)
+                self._publish()
+            self._consolidate_when_due(count)
+
+    def consolidate(self, *, threads: int | None = None) -> None:
+        """Drops deleted and replaced rows from memory, mends every list of links, and makes every row reachable.
+
+        Searches go on meanwhile, in the old graph, so that both are in memory for a moment. ``add`` and ``delete`` do this themselves when
+        as many rows are deleted as live.
+
+        Args:
+            threads: as for the constructor, for this call.
+        """
+        with self._writing:
+            self._consolidate(check_threads(threads, self.threads))
 
     def freeze(self, *, compact: bool = False, threads: int | None = None) -> FrozenIndex:
         """The index as it is now, immutable and laid out for search alone; this index stays as it is.
@@ -141,7 +167,7 @@ class HNSWIndex(GraphIndex):
         with self._writing:
             self._graph.connect()
             frozen = self._graph.freeze(bool(compact), check_threads(threads, self.threads))
-            names = self._names.names(np.arange(self._slots))
+            names = self._names.names(np.arange(self._graph.slots))
             copied = IdMap(names.tolist() if self._names.kind == "str" else names)
         settle_names(copied, live_below(frozen, frozen.slots), frozen.slots, "freeze")
         return FrozenIndex(frozen, copied, threads=self.threads, fingerprint=self.fingerprint)
@@ -149,8 +175,8 @@ class HNSWIndex(GraphIndex):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes one file, atomically: a crash leaves the old file or the new one. Raises InputError when it cannot be written."""
         with self._writing:
-            described = Description(self.dim, self.metric, self.storage, self._slots, self._names.kind, self.fingerprint)
-            names = self._names.sections(np.arange(self._slots))
+            described = Description(self.dim, self.metric, self.storage, self._graph.slots, self._names.kind, self.fingerprint)
+            names = self._names.sections(np.arange(self._graph.slots))
             self._graph.connect()
             self._graph.save(os.fspath(path), [("meta", described.to_bytes()), *names])
 
@@ -178,18 +204,36 @@ class HNSWIndex(GraphIndex):
         settings = {name: made[name] for name in ("dim", "metric", "M", "ef_construction", "seed")}
         index = cls(**settings, threads=threads, fingerprint=described.fingerprint)
         index._graph, index._names = graph, read_ids(file, described.ids, described.count, where)
+        settle_names(index._names, graph.live_slots(), graph.slots, where)
         index._publish()
-        settle_names(index._names, live_below(graph, index._slots), index._slots, where)
         return index
 
+    def _publish(self) -> None:
+        """Lets searches see what the writer has made."""
+        self._seen = Seen(self._graph.view(), self._names)
+
+    def _consolidate_when_due(self, threads: int) -> None:
+        dead = self._graph.slots - self._graph.live
+        if dead >= max(CONSOLIDATE_FROM, self._graph.live):
+            self._consolidate(threads)
+
+    def _consolidate(self, threads: int) -> None:
+        kept = self._names.names(self._graph.live_slots())
+        graph, names = self._graph.consolidated(threads), IdMap(kept.tolist() if self._names.kind == "str" else kept)
+        names.reserve(self._names.next_id)
+        with self._naming:
+            self._graph, self._names = graph, names
+            self._publish()
+
     def _take_back(self, change: Change, next_id: int) -> None:
-        """Undoes an add of which some slices may be in the graph: their slots stay, as tombstones whose names mean nothing."""
+        """Undoes an add of which some slices may be in the graph: their slots stay, deleted, and their names mean nothing."""
         self._names.withdraw(next_id)
-        dead = np.arange(self._slots, self._graph.slots)
+        dead = np.arange(self._seen.graph.slots, self._graph.slots)
         if len(dead):
-            self._names.append(change.names[: len(dead)])
-            self._names.link()
             self._graph.append(np.empty((0, self.dim), np.float32), dead, 1)
-            self._names.forget(dead)
-            self._names.restore(change.replaced)
-        self._publish()
+            with self._naming:
+                self._names.append(change.names[: len(dead)])
+                self._names.link()
+                self._names.forget(dead)
+                self._names.restore(change.replaced)
+                self._publish()

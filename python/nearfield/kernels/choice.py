@@ -71,7 +71,7 @@ def rows_of(store: _core.FlatStore, metric: Metric) -> StoredRows:
 
 
 def score_stored(
-    store: _core.FlatStore | _core.Hnsw | _core.Frozen, metric: Metric, queries: FloatArray, slots: IntArray, threads: int
+    store: _core.FlatStore | _core.HnswView | _core.Frozen, metric: Metric, queries: FloatArray, slots: IntArray, threads: int
 ) -> FloatArray:
     """Scores of given slots (nq, m), -1 where there is none. Raises as ``engine``."""
     if backend_name() == "native":
