@@ -112,13 +112,15 @@ class Encoder:
     def _open_native(self, backend: str, precision: str, threads: int) -> NativeBackend | None:
         """The native engine where it is asked for, or where "auto" finds that it computes this model and has the instructions to win."""
         from nearfield.encode.native_backend import NativeBackend, is_fast
+        from nearfield.encode.native_plan import stated_plan
 
         wanted = precision if precision != "auto" else "fp32"
         if backend not in ("auto", "native") or (backend == "auto" and not is_fast(wanted)):
             return None
         known = self._bundle.manifest["files"].get("model/model.safetensors") if self._bundle else None
         try:
-            return NativeBackend(self._folder, self._spec, wanted, threads, weights_sha256=known["sha256"] if known else None)
+            plan = stated_plan(self._bundle.manifest, self._bundle.path) if self._bundle else None
+            return NativeBackend(self._folder, self._spec, wanted, threads, plan=plan, weights_sha256=known["sha256"] if known else None)
         except UnsupportedModelError:
             if backend == "native":
                 raise

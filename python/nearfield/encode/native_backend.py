@@ -10,7 +10,9 @@ import numpy.typing as npt
 
 from nearfield import _core
 from nearfield.encode.native_model import open_native_model
-from nearfield.encode.spec import ModelSpec
+from nearfield.encode.native_plan import rule
+from nearfield.encode.shape import read_shape
+from nearfield.encode.spec import ModelSpec, weights_folder
 from nearfield.encode.tokenize import TextTokenizer
 from nearfield.errors import InputError
 from nearfield.progress import progress as show_progress
@@ -34,6 +36,7 @@ class NativeBackend:
         spec: as ``read_spec`` gives it.
         precision: ``"fp32"``, ``"bf16"`` or ``"int8"``.
         threads: of one call.
+        plan: for int8: the kind of each linear layer; None (default): `nearfield.encode.native_plan.rule`.
         weights_sha256: of ``model.safetensors`` where it was checked already.
 
     Attributes:
@@ -44,9 +47,16 @@ class NativeBackend:
         InputError, FormatError: missing or damaged files.
     """
 
-    def __init__(self, folder: Path, spec: ModelSpec, precision: str, threads: int, *, weights_sha256: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, spec: ModelSpec, precision: str, threads: int, *, plan: Sequence[str] | None = None,
+        weights_sha256: str | None = None,
+    ) -> None:  # fmt: skip
+        if precision != "int8":
+            plan = ()
+        elif plan is None:
+            plan = rule(read_shape(weights_folder(folder)).layers)
         self._model: _core.EncoderModel | None
-        self._model, self.cache_file = open_native_model(folder, spec, precision, weights_sha256=weights_sha256)
+        self._model, self.cache_file = open_native_model(folder, spec, precision, plan, weights_sha256=weights_sha256)
         self._dim, self._threads = spec.dim, threads
 
     def encode(self, texts: list[str], prompt: str, tokenizer: TextTokenizer, *, progress: bool = False) -> tuple[FloatArray, int]:

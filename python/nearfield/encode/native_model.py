@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +38,7 @@ def open_native_model(
         FormatError: a damaged file, or files that do not belong together.
     """
     inner = weights_folder(folder)
-    shape = read_shape(inner)
-    if shape.activation != "gelu":
-        raise UnsupportedModelError(
-            f"{inner / 'config.json'}: hidden_act {shape.activation}; the native encoder computes gelu by erf alone"
-        )
-    if spec.dim != shape.width:
-        raise FormatError(f"{inner / 'config.json'}: hidden_size {shape.width}, but vectors of {spec.dim} columns are expected")
+    shape = _supported(inner, spec)
     said = _as_said(shape, spec)
     with Checkpoint(inner) as checkpoint:
         find_weights(checkpoint, shape)
@@ -59,6 +53,30 @@ def open_native_model(
             return _core.EncoderModel(said, read_weights(checkpoint, shape), precision, list(plan))
 
         return cached(key, pack, lambda blob: _core.EncoderModel.from_blob(blob.data))
+
+
+def packer(folder: Path, spec: ModelSpec) -> Callable[[str, Sequence[str]], _core.EncoderModel]:
+    """Reads a model's weights once, to pack them in memory several times: ``packer(folder, spec)(precision, plan)``.
+
+    Raises:
+        UnsupportedModelError, InputError, FormatError: as ``open_native_model``.
+    """
+    inner = weights_folder(folder)
+    shape = _supported(inner, spec)
+    with Checkpoint(inner) as checkpoint:
+        weights = read_weights(checkpoint, shape)
+    return lambda precision, plan: _core.EncoderModel(_as_said(shape, spec), weights, precision, list(plan))
+
+
+def _supported(inner: Path, spec: ModelSpec) -> Shape:
+    shape = read_shape(inner)
+    if shape.activation != "gelu":
+        raise UnsupportedModelError(
+            f"{inner / 'config.json'}: hidden_act {shape.activation}; the native encoder computes gelu by erf alone"
+        )
+    if spec.dim != shape.width:
+        raise FormatError(f"{inner / 'config.json'}: hidden_size {shape.width}, but vectors of {spec.dim} columns are expected")
+    return shape
 
 
 def _as_said(shape: Shape, spec: ModelSpec) -> dict[str, Any]:

@@ -147,7 +147,9 @@ def export_bundle(
                 tower, onnx_folder, kept, settings, all_texts=given, data=parity_data, progress=progress
             )  # fmt: skip
             graphs[NAME], parity["int8"] = {**graphs["model.onnx"], **made.graph}, made.parity
+        native = _native_plan(tower, writer.folder / "model", kept) if settings.int8 != "none" else {}
         fields = {
+            **native,
             "kind": "encoder",
             "fingerprint": space_fingerprint(writer.folder / "model", spec),
             "dim": spec.dim,
@@ -171,6 +173,19 @@ def export_bundle(
         }  # fmt: skip
         (writer.folder / "run.json").write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
         return writer.finish(fields)
+
+
+def _native_plan(tower: Tower, folder: Path, texts: Sequence[str]) -> dict[str, Any]:
+    """What the native encoder's int8 keeps in bf16, for the manifest; nothing for a model or on a CPU where that cannot be said."""
+    from nearfield.encode.native_plan import can_measure, measure_plan
+    from nearfield.encode.shape import UnsupportedModelError
+
+    if not can_measure():
+        return {}
+    try:
+        return {"native": measure_plan(folder, tower.spec, tower.tokenizer(list(texts)).ids)}
+    except UnsupportedModelError:
+        return {}
 
 
 def _versions(graphs: Mapping[str, Any]) -> dict[str, str]:
