@@ -2,6 +2,7 @@
 
 #include "bindings/module.h"
 #include "kernels/dispatch.h"
+#include "kernels/encoder_dispatch.h"
 #include "parallel/pool.h"
 #include "simd/targets.h"
 
@@ -41,7 +42,8 @@ py::dict encoder_targets() {
   names["linear_i8"] = encoder.linear_i8->target();
   names["linear_bf16"] = encoder.linear_bf16->target();
   names["linear_f32"] = encoder.linear_f32->target();
-  names["attention"] = encoder.attention->target();
+  names["attention_bf16"] = encoder.attention_bf16->target();
+  names["attention_f32"] = encoder.attention_f32->target();
   names["encoder_rows"] = encoder.rows->target();
   return names;
 }

@@ -7,7 +7,7 @@
 
 #include "encoder/forward.h"
 #include "encoder/model.h"
-#include "kernels/dispatch.h"
+#include "kernels/encoder_dispatch.h"
 #include "parallel/pool.h"
 #include "parallel/team.h"
 
@@ -76,7 +76,7 @@ class Call {
   }
 
   void alone(const Chunk& chunk, StageTimes* times) const {
-    const Workspace memory = Workspace::of_this_thread(model_, *kernels_.attention, chunk.tokens(), longest(chunk), 1, std::min(kBlockRows, chunk.tokens()));
+    const Workspace memory = Workspace::of_this_thread(model_, kernels_, chunk.tokens(), longest(chunk), 1, std::min(kBlockRows, chunk.tokens()));
     Forward(model_, kernels_, memory, Member(), times).run(chunk);
   }
 
@@ -84,7 +84,7 @@ class Call {
   bool together(int threads) const {
     const Chunk all = chunk(0, texts_);
     const int members = std::min(threads, parallel::kMaxTeam);
-    const Workspace memory = Workspace::of_this_thread(model_, *kernels_.attention, all.tokens(), longest(all), members, all.tokens());
+    const Workspace memory = Workspace::of_this_thread(model_, kernels_, all.tokens(), longest(all), members, all.tokens());
     parallel::Barrier barrier(members);
     return parallel::run_team(members, [&](int rank) {
       Forward(model_, kernels_, memory, Member{static_cast<std::size_t>(rank), static_cast<std::size_t>(members), &barrier}, nullptr).run(all);

@@ -44,7 +44,7 @@ const void* Forward::stream(const LinearPlace& place, std::size_t row) const {
   return memory_.codes + at;
 }
 
-void Forward::linear(const LinearPlace& place, std::size_t rows, const void* input, const float* scale, void* out,
+void Forward::linear(const LinearPlace& place, std::size_t rows, const void* input, const Steps& steps, void* out,
                      std::size_t out_stride, LinearOut kind) {
   // Pairs of panels: the tile kernels take two at a time.
   const std::size_t first = member_.begin(place.panels, 2), panels = member_.end(place.panels, 2) - first, column = first * kernels::kPanelColumns;
@@ -54,8 +54,8 @@ void Forward::linear(const LinearPlace& place, std::size_t rows, const void* inp
   const float* const bias = model_.at<float>(place.bias) + column;
   const std::uint8_t* const weights = model_.at<std::uint8_t>(place.weights) + column * place.depth * bytes_of(place.kind);
   if (place.kind == Kind::int8) {
-    const kernels::LinearI8Job job{static_cast<const std::uint8_t*>(input), place.depth, scale, rows, reinterpret_cast<const std::int8_t*>(weights), place.depth, panels,
-                                   model_.at<float>(place.scale) + column, bias, model_.at<std::int32_t>(place.offset) + column, to, out_stride};
+    const kernels::LinearI8Job job{static_cast<const std::uint8_t*>(input), place.depth, steps.scale, steps.low, rows, reinterpret_cast<const std::int8_t*>(weights), place.depth, panels,
+                                   model_.at<float>(place.scale) + column, model_.at<float>(place.sum) + column, bias, to, out_stride};
     kernels_.linear_i8->run(&job, kind);
   } else if (place.kind == Kind::bf16) {
     const kernels::LinearBf16Job job{static_cast<const std::uint16_t*>(input), place.depth, rows, reinterpret_cast<const std::uint16_t*>(weights), place.depth, panels, bias, to, out_stride};
@@ -69,10 +69,11 @@ void Forward::linear(const LinearPlace& place, std::size_t rows, const void* inp
 // LayerNorm of x + add, in the form that `next` reads.
 void Forward::norm(const NormPlace& place, std::size_t row, std::size_t rows, const float* add, const LinearPlace* next) {
   const std::size_t width = model_.layout().width;
-  kernels::RowCodes out{nullptr, nullptr, nullptr, width, nullptr};
+  kernels::RowCodes out{nullptr, nullptr, nullptr, nullptr, width, nullptr};
   if (next != nullptr && next->kind == Kind::int8) {
     out.codes = memory_.codes + row * width;
-    out.scale = memory_.scale + row;
+    out.scale = memory_.steps.scale + row;
+    out.low = memory_.steps.low + row;
     out.factor = model_.at<float>(next->factor);
   } else if (next != nullptr && next->kind == Kind::bf16) {
     out.halves = memory_.halves + row * width;
@@ -117,7 +118,7 @@ void Forward::layer(const Chunk& chunk, std::size_t index) {
   for (std::size_t row = 0; row < tokens; row += memory_.block) {
     const std::size_t rows = std::min(memory_.block, tokens - row);
     void* const out = wide ? static_cast<void*>(moved<float>(memory_.qkv, row * 3 * width)) : moved<std::uint16_t>(memory_.qkv, row * 3 * width);
-    linear(place.linear[kQkv], rows, stream(place.linear[kQkv], row), memory_.scale + row, out, 3 * width, kind);
+    linear(place.linear[kQkv], rows, stream(place.linear[kQkv], row), memory_.steps.from(row), out, 3 * width, kind);
   }
   member_.sync();
   spent(StageTimes::qkv);
@@ -131,7 +132,7 @@ void Forward::layer(const Chunk& chunk, std::size_t index) {
     const void* const input = output.kind == Kind::int8   ? static_cast<const void*>(memory_.context_codes)
                               : output.kind == Kind::bf16 ? static_cast<const void*>(moved<std::uint16_t>(memory_.context, row * width))
                                                           : static_cast<const void*>(moved<float>(memory_.context, row * width));
-    linear(output, rows, input, memory_.context_scale, memory_.scratch, width, LinearOut::f32);
+    linear(output, rows, input, memory_.context_steps, memory_.scratch, width, LinearOut::f32);
     member_.sync();
     spent(StageTimes::attention_output);
     const std::size_t mine = member_.begin(rows), end = member_.end(rows);
@@ -154,11 +155,11 @@ void Forward::attend(const Chunk& chunk) {
     if (model_.precision() == Precision::fp32) {
       const kernels::AttentionJob<float> job{moved<float>(memory_.qkv, row * 3 * width + at), 3 * width, width, 2 * width, tokens, heads, head_dim,
                                              moved<float>(memory_.context, row * width + at), width, scratch};
-      kernels_.attention->f32(&job);
+      kernels_.attention_f32->run(&job);
     } else {
       const kernels::AttentionJob<std::uint16_t> job{moved<std::uint16_t>(memory_.qkv, row * 3 * width + at), 3 * width, width, 2 * width, tokens, heads, head_dim,
                                                      moved<std::uint16_t>(memory_.context, row * width + at), width, scratch};
-      kernels_.attention->bf16(&job);
+      kernels_.attention_bf16->run(&job);
     }
   }
 }
@@ -168,7 +169,7 @@ void Forward::context_codes(const LinearPlace& place, std::size_t row, std::size
   if (place.kind != Kind::int8) return;
   const std::size_t width = model_.layout().width, first = member_.begin(rows), count = member_.end(rows) - first;
   const kernels::QuantizeJob job{moved<std::uint16_t>(memory_.context, (row + first) * width), width, count, width, memory_.context_codes + first * width, width,
-                                 memory_.context_scale + first};
+                                 memory_.context_steps.scale + first, memory_.context_steps.low + first};
   kernels_.rows->quantize(&job);
   member_.sync();
   spent(StageTimes::quantize);
@@ -181,13 +182,13 @@ void Forward::up(const LayerPlace& layer, std::size_t row, std::size_t rows) {
   void* const out = kind == Kind::int8   ? memory_.scratch
                     : kind == Kind::bf16 ? static_cast<void*>(moved<std::uint16_t>(memory_.ffn, row * ffn))
                                          : static_cast<void*>(moved<float>(memory_.ffn, row * ffn));
-  linear(layer.linear[kUp], rows, stream(layer.linear[kUp], row), memory_.scale + row, out, ffn, kind == Kind::f32 ? LinearOut::gelu_f32 : LinearOut::gelu_bf16);
+  linear(layer.linear[kUp], rows, stream(layer.linear[kUp], row), memory_.steps.from(row), out, ffn, kind == Kind::f32 ? LinearOut::gelu_f32 : LinearOut::gelu_bf16);
   member_.sync();
   spent(StageTimes::up);
   if (kind != Kind::int8) return;
   const std::size_t mine = member_.begin(rows), count = member_.end(rows) - mine;
   const kernels::QuantizeJob job{static_cast<const std::uint16_t*>(memory_.scratch) + mine * ffn, ffn, count, ffn, moved<std::uint8_t>(memory_.ffn, (row + mine) * ffn), ffn,
-                                 memory_.ffn_scale + row + mine};
+                                 memory_.ffn_steps.scale + row + mine, memory_.ffn_steps.low + row + mine};
   kernels_.rows->quantize_gelu(&job);
   member_.sync();
   spent(StageTimes::quantize);
@@ -197,7 +198,7 @@ void Forward::down(const LayerPlace& layer, std::size_t row, std::size_t rows, c
   const LinearPlace& place = layer.linear[kDown];
   const std::size_t width = model_.layout().width;
   const void* const input = static_cast<const std::uint8_t*>(memory_.ffn) + row * place.depth * bytes_of(place.kind);
-  linear(place, rows, input, memory_.ffn_scale + row, memory_.scratch, width, LinearOut::f32);
+  linear(place, rows, input, memory_.ffn_steps.from(row), memory_.scratch, width, LinearOut::f32);
   member_.sync();
   spent(StageTimes::down);
   const std::size_t mine = member_.begin(rows), end = member_.end(rows);

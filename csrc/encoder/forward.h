@@ -7,7 +7,7 @@
 
 #include "encoder/model.h"
 #include "encoder/workspace.h"
-#include "kernels/dispatch.h"
+#include "kernels/encoder_dispatch.h"
 #include "parallel/team.h"
 
 namespace nf::encoder {
@@ -56,7 +56,7 @@ class Forward {
   void embed(const Chunk& chunk);
   void layer(const Chunk& chunk, std::size_t index);
   void attend(const Chunk& chunk);
-  void linear(const LinearPlace& place, std::size_t rows, const void* input, const float* scale, void* out, std::size_t out_stride,
+  void linear(const LinearPlace& place, std::size_t rows, const void* input, const Steps& steps, void* out, std::size_t out_stride,
               kernels::LinearOut kind);
   void norm(const NormPlace& place, std::size_t row, std::size_t rows, const float* add, const LinearPlace* next);
   void context_codes(const LinearPlace& place, std::size_t row, std::size_t rows);

@@ -40,7 +40,7 @@ LinearPlace place_linear(Places& places, Kind kind, std::size_t columns, std::si
   linear.bias = places.take(columns * sizeof(float));
   if (kind != Kind::int8) return linear;
   linear.scale = places.take(columns * sizeof(float));
-  linear.offset = places.take(columns * sizeof(std::int32_t));
+  linear.sum = places.take(columns * sizeof(float));
   if (behind_norm) linear.factor = places.take(depth * sizeof(float));
   return linear;
 }

@@ -31,7 +31,7 @@ struct LinearPlace {
   Kind kind = Kind::f32;
   std::size_t panels = 0, depth = 0;
   std::size_t weights = 0, bias = 0;
-  std::size_t scale = 0, offset = 0;  // int8 alone, as is
+  std::size_t scale = 0, sum = 0;     // int8 alone, as is
   std::size_t factor = 0;             // per input column: the linear layers whose input is the output of a LayerNorm
 };
 

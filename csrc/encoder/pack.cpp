@@ -7,7 +7,6 @@
 #include "base/aligned.h"
 #include "base/bf16.h"
 #include "encoder/model.h"
-#include "kernels/encoder_rows/contract.h"
 #include "kernels/linear.h"
 
 namespace nf::encoder {
@@ -98,11 +97,11 @@ class Packer {
     const std::string self = name + "attention.self.", output = name + "attention.output.";
     const double to_exponent = kLog2E / std::sqrt(static_cast<double>(width / shape_.heads));
     linear(place.linear[kQkv], {part(self + "query", width, width, 0, to_exponent), part(self + "key", width, width, padded, 1.0),
-                                part(self + "value", width, width, 2 * padded, 1.0)}, width, &before, false);
-    linear(place.linear[kAttentionOutput], {part(output + "dense", width, width, 0, 1.0)}, width, nullptr, false);
+                                part(self + "value", width, width, 2 * padded, 1.0)}, width, &before);
+    linear(place.linear[kAttentionOutput], {part(output + "dense", width, width, 0, 1.0)}, width, nullptr);
     norm(output + "LayerNorm", place.norm[0]);
-    linear(place.linear[kUp], {part(name + "intermediate.dense", shape_.ffn, width, 0, 1.0)}, width, &place.norm[0], false);
-    linear(place.linear[kDown], {part(name + "output.dense", width, shape_.ffn, 0, 1.0)}, shape_.ffn, nullptr, true);
+    linear(place.linear[kUp], {part(name + "intermediate.dense", shape_.ffn, width, 0, 1.0)}, width, &place.norm[0]);
+    linear(place.linear[kDown], {part(name + "output.dense", width, shape_.ffn, 0, 1.0)}, shape_.ffn, nullptr);
     norm(name + "output.LayerNorm", place.norm[1]);
   }
 
@@ -116,22 +115,21 @@ class Packer {
     std::memcpy(at<float>(place.beta), source_.vector(name + ".bias", shape_.width), bytes);
   }
 
-  // `behind` is the LayerNorm whose output the layer reads, `gelu` says that it reads codes from kernels::kGeluLow up.
-  void linear(const LinearPlace& place, const std::vector<Part>& parts, std::size_t depth, const NormPlace* behind, bool gelu) {
+  // `behind` is the LayerNorm whose output the layer reads, if any.
+  void linear(const LinearPlace& place, const std::vector<Part>& parts, std::size_t depth, const NormPlace* behind) {
     std::vector<double> inverse(depth, 1.0), row(depth);
     if (place.kind == Kind::int8 && behind != nullptr) spread(place, *behind, depth, inverse);
     for (const Part& part : parts) {
       for (std::size_t c = 0; c < part.columns; ++c) {
         for (std::size_t k = 0; k < depth; ++k) row[k] = part.factor * static_cast<double>(part.weights[c * depth + k]) * inverse[k];
         const std::size_t column = part.first + c;
-        const double bias = part.factor * static_cast<double>(part.bias[c]);
-        at<float>(place.bias)[column] = static_cast<float>(bias);
+        at<float>(place.bias)[column] = static_cast<float>(part.factor * static_cast<double>(part.bias[c]));
         if (place.kind == Kind::f32) {
           store<float>(place, column, row, 1, [](double value) { return static_cast<float>(value); });
         } else if (place.kind == Kind::bf16) {
           store<std::uint16_t>(place, column, row, 2, [](double value) { return to_bf16(static_cast<float>(value)); });
         } else {
-          store_codes(place, column, row, bias, gelu);
+          store_codes(place, column, row);
         }
       }
     }
@@ -160,7 +158,7 @@ class Packer {
     for (std::size_t k = 0; k < row.size(); ++k) panel[(k / together * kPanelColumns + column % kPanelColumns) * together + k % together] = convert(row[k]);
   }
 
-  void store_codes(const LinearPlace& place, std::size_t column, const std::vector<double>& row, double bias, bool gelu) {
+  void store_codes(const LinearPlace& place, std::size_t column, const std::vector<double>& row) {
     double peak = 0.0;
     for (const double value : row) peak = std::max(peak, std::fabs(value));
     const float scale = static_cast<float>(peak / 127.0);
@@ -172,8 +170,7 @@ class Packer {
       return code;
     });
     at<float>(place.scale)[column] = scale;
-    at<std::int32_t>(place.offset)[column] = gelu ? 0 : static_cast<std::int32_t>(kernels::kZeroCode * sum);
-    if (gelu) at<float>(place.bias)[column] = static_cast<float>(bias + static_cast<double>(kernels::kGeluLow) * static_cast<double>(scale) * static_cast<double>(sum));
+    at<float>(place.sum)[column] = static_cast<float>(static_cast<double>(scale) * static_cast<double>(sum));
   }
 
   static constexpr double kSpread = 0.5;

@@ -34,32 +34,11 @@ constexpr Row kRows[] = {
 #endif
 };
 
-// The same for the encoder's kernels, one column each in EncoderKernels.
-struct EncoderRow {
-  Target target;
-  EncoderKernels kernels;
-};
-
-constexpr EncoderRow kEncoderRows[] = {
-    {Target::scalar, {&linear_i8_scalar, &linear_bf16_scalar, &linear_f32_scalar, &attention_scalar, &encoder_rows_scalar}},
-#if defined(__x86_64__)
-#endif
-};
-
 template <typename Kernel>
 const Kernel& pick(const Kernel* Row::*place) {
   for (Target target = simd::active();; target = simd::info_of(target).parent) {
     for (const Row& row : kRows) {
       if (row.target == target && row.*place != nullptr) return *(row.*place);
-    }
-  }
-}
-
-template <typename Kernel>
-const Kernel* pick(const Kernel* EncoderKernels::*place, Target target) {
-  for (;; target = simd::info_of(target).parent) {
-    for (const EncoderRow& row : kEncoderRows) {
-      if (row.target == target && row.kernels.*place != nullptr) return row.kernels.*place;
     }
   }
 }
@@ -93,12 +72,6 @@ const L2SqrF32& l2sqr_f32() { return pick(&Row::l2sqr_f32); }
 const DotI8& dot_i8() { return pick(&Row::dot_i8); }
 const Scan1Bit& scan_1bit() { return pick(&Row::scan_1bit); }
 const Estimate1Bit& estimate_1bit() { return pick(&Row::estimate_1bit); }
-
-EncoderKernels encoder_kernels() {
-  const Target target = simd::active();
-  return {pick(&EncoderKernels::linear_i8, target), pick(&EncoderKernels::linear_bf16, target), pick(&EncoderKernels::linear_f32, target),
-          pick(&EncoderKernels::attention, target), pick(&EncoderKernels::rows, target)};
-}
 
 const ScanI8& scan_i8() {
   if (simd::forced()) return pick(&Row::scan_i8);

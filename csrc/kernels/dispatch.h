@@ -4,16 +4,11 @@
 // Each call reads simd::active(), which throws InputError for a bad NEARFIELD_TARGET: take the table once per job, on the caller's thread.
 #pragma once
 
-#include "kernels/attention/contract.h"
 #include "kernels/dot_bf16/contract.h"
 #include "kernels/dot_f32/contract.h"
 #include "kernels/dot_i8/contract.h"
-#include "kernels/encoder_rows/contract.h"
 #include "kernels/estimate_1bit/contract.h"
 #include "kernels/l2sqr_f32/contract.h"
-#include "kernels/linear_bf16/contract.h"
-#include "kernels/linear_f32/contract.h"
-#include "kernels/linear_i8/contract.h"
 #include "kernels/scan_1bit/contract.h"
 #include "kernels/scan_i8/contract.h"
 
@@ -27,15 +22,5 @@ const ScanI8& scan_i8();
 const DotBf16* dot_bf16();
 const Scan1Bit& scan_1bit();
 const Estimate1Bit& estimate_1bit();
-
-// The encoder's. A model takes all of them at once and keeps them for a call.
-struct EncoderKernels {
-  const LinearI8* linear_i8;
-  const LinearBf16* linear_bf16;
-  const LinearF32* linear_f32;
-  const Attention* attention;
-  const EncoderRows* rows;
-};
-EncoderKernels encoder_kernels();
 
 }  // namespace nf::kernels

@@ -21,6 +21,7 @@ enum Feature : std::uint32_t {
   kAmxBf16 = 1u << 11,
   kNeonDotprod = 1u << 12,
   kNeonI8mm = 1u << 13,
+  kAvx512Bf16 = 1u << 14,
 };
 
 std::uint32_t cpu_features();

@@ -12,7 +12,8 @@
 //
 // Memory: token t's row begins at qkv + t * stride; in it head h's query at h * head_dim, its key at keys + h * head_dim, its value at
 // values + h * head_dim. `scratch` has scratch_bytes(tokens, head_dim) bytes on a 64-byte boundary, whatever they hold. Nothing outside the
-// given heads is written, nothing outside the rows is read, and all values of a row are finite. head_dim is 1 to 256.
+// given heads is written, nothing outside the rows is read, and all values of a row are finite. Behind a query stand its row's keys and
+// values, which may be read with it. head_dim is 1 to 256.
 #pragma once
 
 #include <stddef.h>
@@ -31,17 +32,22 @@ struct AttentionJob {
   void* scratch;
 };
 
+template <typename Value>
 struct Attention {
-  void (*bf16)(const AttentionJob<uint16_t>* job);
-  void (*f32)(const AttentionJob<float>* job);
-  size_t (*scratch_bytes)(size_t tokens, size_t head_dim);  // enough for both
+  void (*run)(const AttentionJob<Value>* job);
+  size_t (*scratch_bytes)(size_t tokens, size_t head_dim);
   const char* (*target)();
 };
 
-extern const Attention attention_scalar;
+using AttentionBf16 = Attention<uint16_t>;
+using AttentionF32 = Attention<float>;
+
+extern const AttentionBf16 attention_bf16_scalar;
+extern const AttentionF32 attention_f32_scalar;
 #if defined(__x86_64__)
-extern const Attention attention_avx512;
-extern const Attention attention_amx;
+extern const AttentionF32 attention_f32_avx512;
+extern const AttentionBf16 attention_bf16_avx512;
+extern const AttentionBf16 attention_bf16_amx;
 #endif
 
 }  // namespace nf::kernels

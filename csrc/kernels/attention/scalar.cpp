@@ -51,6 +51,7 @@ size_t scratch_bytes(size_t tokens, size_t) { return tokens * sizeof(float); }
 
 }  // namespace
 
-const Attention attention_scalar = {run<uint16_t>, run<float>, scratch_bytes, target};
+const AttentionBf16 attention_bf16_scalar = {run<uint16_t>, scratch_bytes, target};
+const AttentionF32 attention_f32_scalar = {run<float>, scratch_bytes, target};
 
 }  // namespace nf::kernels

@@ -1,13 +1,14 @@
 // encoder_rows: what happens to one token's row between two products: LayerNorm and quantization.
 //
 // norm: x = (x + add - mean) / sqrt(variance + eps) * gamma + beta over `width` values, float32, off by at most 2^-18 (1 + |value| / deviation)
-//   deviations; and, where asked for, the same row once more as codes or as bfloat16. Columns from `width` to `padded` become zero (code 128).
-// quantize: bfloat16 rows to symmetric codes.    quantize_gelu: rows that are nowhere below kGeluLow to codes that count from there.
+//   deviations; and, where asked for, the same row once more as codes or as bfloat16. Columns from `width` to `padded` become zero.
+// quantize: bfloat16 rows to codes.    quantize_gelu: the same for rows that are nowhere below kGeluLow, which is every row's low.
 //
-// Codes: symmetric ones are 128 + c, |c| <= 127, value = scale * c, scale = max |value| / 127; a zero row has scale 0. GELU codes are 0 to 255,
-// value = kGeluLow + scale * code, scale = (max - kGeluLow) / 255, max counting as no less than 0. Each is off by at most 0.5 + 2^-12 steps. With a `factor` per column, what is coded is value * factor.
+// A code from 0 to 255 says low + scale * code: low is the row's least value (as far as it matters: that of its first `width` columns, or of
+// all `padded`), scale = (greatest - low) / 255. Each is off by at most 0.5 + 2^-12 steps; where the row spans less than kLeastSpan, scale and codes are zero. Codes of columns
+// from `width` on are anything: their weights are zero. With a `factor` per column, what is coded is value * factor.
 // A row's result depends on that row alone, to the bit, on any one target. Rows may have any alignment; `padded` is a multiple of 64 and no
-// stride is below it; input columns from `width` on are zero and may be read.
+// stride is below it; input columns from `width` on are zero and may be read; factors, gamma and beta have `padded` values, zero behind `width` (factors: one).
 #pragma once
 
 #include <stddef.h>
@@ -17,14 +18,14 @@ namespace nf::kernels {
 
 // Below the least value of gelu, -0.169971, by more than bfloat16 loses there.
 constexpr float kGeluLow = -0.171875f;
-constexpr int kZeroCode = 128;
-// A row that is nowhere larger counts as zero: 127 / peak would overflow.
-constexpr float kLeastPeak = 0x1p-100f;
+// 255 / span would overflow below.
+constexpr float kLeastSpan = 0x1p-100f;
 
 // Where a row goes a second time: codes with their scale, bfloat16, or nowhere.
 struct RowCodes {
   uint8_t* codes;   // null: none
-  float* scale;     // one per row
+  float* scale;     // one per row, as is
+  float* low;
   uint16_t* halves;  // null: none
   size_t stride;    // values from row to row
   const float* factor;  // per column, for codes; null: one
@@ -49,6 +50,7 @@ struct QuantizeJob {
   uint8_t* codes;
   size_t codes_stride;
   float* scale;
+  float* low;
 };
 
 struct EncoderRows {

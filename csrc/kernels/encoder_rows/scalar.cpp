@@ -9,18 +9,28 @@ namespace {
 
 const char* target() { return "scalar"; }
 
-inline float size_of(float value) { return value < 0.0f ? -value : value; }
+struct Steps {
+  float scale, low;
+};
 
-// `value(j)` for each column to 128 + code; returns the scale.
+// `value(j)` for each column to codes from `low` on.
 template <typename Read>
-float symmetric(const Read& value, size_t columns, size_t padded, uint8_t* codes) {
-  float peak = 0.0f;
-  for (size_t j = 0; j < columns; ++j) peak = size_of(value(j)) > peak ? size_of(value(j)) : peak;
-  if (!(peak > kLeastPeak)) peak = 0.0f;
-  const float inverse = peak > 0.0f ? 127.0f / peak : 0.0f;
-  for (size_t j = 0; j < columns; ++j) codes[j] = static_cast<uint8_t>(kZeroCode + static_cast<int>(nearest(value(j) * inverse)));
-  for (size_t j = columns; j < padded; ++j) codes[j] = kZeroCode;
-  return peak / 127.0f;
+Steps put_codes(const Read& value, size_t columns, float low, float high, uint8_t* codes) {
+  const float span = high - low;
+  const bool flat = !(span > kLeastSpan);
+  const float inverse = flat ? 0.0f : 255.0f / span;
+  for (size_t j = 0; j < columns; ++j) codes[j] = static_cast<uint8_t>(nearest((value(j) - low) * inverse));
+  return {flat ? 0.0f : span / 255.0f, low};
+}
+
+template <typename Read>
+Steps put_codes(const Read& value, size_t columns, uint8_t* codes) {
+  float low = value(0), high = low;
+  for (size_t j = 1; j < columns; ++j) {
+    if (value(j) < low) low = value(j);
+    if (value(j) > high) high = value(j);
+  }
+  return put_codes(value, columns, low, high, codes);
 }
 
 void norm_row(const NormJob& job, size_t row) {
@@ -36,7 +46,11 @@ void norm_row(const NormJob& job, size_t row) {
   for (size_t j = job.width; j < job.padded; ++j) x[j] = 0.0f;
   const RowCodes& out = job.out;
   if (out.codes != nullptr) {
-    out.scale[row] = symmetric([&](size_t j) { return out.factor != nullptr ? x[j] * out.factor[j] : x[j]; }, job.width, job.padded, out.codes + row * out.stride);
+    const auto value = [&](size_t j) { return out.factor != nullptr ? x[j] * out.factor[j] : x[j]; };
+    const Steps steps = put_codes(value, job.width, out.codes + row * out.stride);
+    for (size_t j = job.width; j < job.padded; ++j) out.codes[row * out.stride + j] = 0;
+    out.scale[row] = steps.scale;
+    out.low[row] = steps.low;
   }
   if (out.halves != nullptr) {
     for (size_t j = 0; j < job.padded; ++j) out.halves[row * out.stride + j] = half_of(x[j]);
@@ -47,27 +61,22 @@ void norm(const NormJob* job) {
   for (size_t row = 0; row < job->rows; ++row) norm_row(*job, row);
 }
 
-void quantize(const QuantizeJob* job) {
-  for (size_t row = 0; row < job->rows; ++row) {
-    const uint16_t* const halves = job->input + row * job->input_stride;
-    job->scale[row] = symmetric([&](size_t j) { return of_half(halves[j]); }, job->padded, job->padded, job->codes + row * job->codes_stride);
-  }
-}
-
-void quantize_gelu(const QuantizeJob* job) {
+template <bool kFromGeluLow>
+void quantize_rows(const QuantizeJob* job) {
   for (size_t row = 0; row < job->rows; ++row) {
     const uint16_t* const halves = job->input + row * job->input_stride;
     uint8_t* const codes = job->codes + row * job->codes_stride;
-    float most = 0.0f;
-    for (size_t j = 0; j < job->padded; ++j) most = of_half(halves[j]) > most ? of_half(halves[j]) : most;
-    const float inverse = 255.0f / (most - kGeluLow);
-    for (size_t j = 0; j < job->padded; ++j) codes[j] = static_cast<uint8_t>(nearest((of_half(halves[j]) - kGeluLow) * inverse));
-    job->scale[row] = (most - kGeluLow) / 255.0f;
+    const auto value = [&](size_t j) { return of_half(halves[j]); };
+    float high = 0.0f;
+    for (size_t j = 0; j < job->padded; ++j) high = value(j) > high ? value(j) : high;
+    const Steps steps = kFromGeluLow ? put_codes(value, job->padded, kGeluLow, high, codes) : put_codes(value, job->padded, codes);
+    job->scale[row] = steps.scale;
+    job->low[row] = steps.low;
   }
 }
 
 }  // namespace
 
-const EncoderRows encoder_rows_scalar = {norm, quantize, quantize_gelu, target};
+const EncoderRows encoder_rows_scalar = {norm, quantize_rows<false>, quantize_rows<true>, target};
 
 }  // namespace nf::kernels

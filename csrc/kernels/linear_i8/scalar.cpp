@@ -27,7 +27,7 @@ void run(const LinearI8Job* job, LinearOut out) {
       for (size_t j = 0; j < kPanelColumns; ++j) {
         const size_t column = p * kPanelColumns + j, place = row * job->out_stride + column;
         const float scale = job->input_scale[row] * job->column_scale[column];
-        float y = static_cast<float>(sums[j] - job->offset[column]) * scale + job->bias[column];
+        float y = static_cast<float>(sums[j]) * scale + (job->input_low[row] * job->column_sum[column] + job->bias[column]);
         if (gelu) y = gelu_of(y);
         if (halves) {
           static_cast<uint16_t*>(job->out)[place] = half_of(y);

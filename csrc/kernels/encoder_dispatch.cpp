@@ -1,0 +1,42 @@
+#include "kernels/encoder_dispatch.h"
+
+#include "simd/targets.h"
+
+namespace nf::kernels {
+namespace {
+
+using simd::Target;
+
+// One row per target; an empty place falls to the target's parent. scalar's row is full.
+struct Row {
+  Target target;
+  EncoderKernels kernels;
+};
+
+constexpr Row kRows[] = {
+    {Target::scalar, {&linear_i8_scalar, &linear_bf16_scalar, &linear_f32_scalar, &attention_bf16_scalar, &attention_f32_scalar, &encoder_rows_scalar}},
+#if defined(__x86_64__)
+    {Target::avx512, {nullptr, &linear_bf16_avx512, &linear_f32_avx512, &attention_bf16_avx512, &attention_f32_avx512, &encoder_rows_avx512}},
+    {Target::avx512vnni, {&linear_i8_avx512vnni, nullptr, nullptr, nullptr, nullptr, nullptr}},
+    {Target::amx, {&linear_i8_amx, &linear_bf16_amx, nullptr, &attention_bf16_amx, nullptr, nullptr}},
+#endif
+};
+
+template <typename Kernel>
+const Kernel* pick(const Kernel* EncoderKernels::*place, Target target) {
+  for (;; target = simd::info_of(target).parent) {
+    for (const Row& row : kRows) {
+      if (row.target == target && row.kernels.*place != nullptr) return row.kernels.*place;
+    }
+  }
+}
+
+}  // namespace
+
+EncoderKernels encoder_kernels() {
+  const Target target = simd::active();
+  return {pick(&EncoderKernels::linear_i8, target),      pick(&EncoderKernels::linear_bf16, target),   pick(&EncoderKernels::linear_f32, target),
+          pick(&EncoderKernels::attention_bf16, target), pick(&EncoderKernels::attention_f32, target), pick(&EncoderKernels::rows, target)};
+}
+
+}  // namespace nf::kernels
