@@ -35,17 +35,52 @@ inline void configure(size_t first, size_t second) {
   _tile_loadconfig(&config);
 }
 
-// A block's sums on their way to the output. Rows of a block stand one behind the other, 32 sums each.
-struct Pending {
-  const int32_t* sums = nullptr;
-  size_t row = 0, rows = 0, column = 0, done = 0;
-  bool two = false;  // panels
+// The sums of a block, row by row 32 of them, on their way to the output. `Values` turns the sums of a row with two panels into y.
+template <typename Values, LinearOut kOut>
+struct Finish {
+  Values values;
+  const int32_t* sums;
+  size_t left;  // rows
+  uint8_t* out;
+  size_t out_bytes;  // from row to row
+
+  __attribute__((always_inline)) inline void row(const Gelu& gelu) {
+    __m512 a, b;
+    values.next(sums, &a, &b);
+    if constexpr (is_gelu(kOut)) {
+      a = gelu(a);
+      b = gelu(b);
+    }
+    if constexpr (is_wide(kOut)) {
+      _mm512_storeu_ps(out, a);
+      _mm512_storeu_ps(out + 64, b);
+    } else {
+      _mm512_storeu_si512(out, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(b, a)));
+    }
+    sums += kBlockColumns;
+    out += out_bytes;
+    --left;
+  }
+  __attribute__((always_inline)) inline void rows(size_t count, const Gelu& gelu) {
+    for (count = count < left ? count : left; count != 0; --count) row(gelu);
+  }
+  // The last panel of an odd number of them.
+  void half_rows(const Gelu& gelu) {
+    for (; left != 0; --left) {
+      __m512 a, b;
+      values.next(sums, &a, &b);
+      put<kOut>(a, gelu, out, 0);
+      sums += kBlockColumns;
+      out += out_bytes;
+    }
+  }
 };
 
-// One tile's worth of depth for up to 32 rows and two panels. `Product` multiplies tiles; the intrinsics take their numbers
-// as text, so it spells out the four products.
+// One tile's worth of depth for up to 32 rows and two panels. `Product` multiplies tiles; the intrinsics take their numbers as text, so it spells
+// out the four products. The compiler does not know that tile instructions read and write memory.
 template <typename Product, bool kTwoRows, bool kTwoPanels>
 inline void step(const uint8_t* input, size_t stride, const uint8_t* first, const uint8_t* second) {
+  __asm__ volatile("" ::: "memory");
   _tile_loadd(6, first, kTileBytes);
   _tile_loadd(4, input, stride);
   Product::template multiply<0>();
@@ -58,11 +93,12 @@ inline void step(const uint8_t* input, size_t stride, const uint8_t* first, cons
     Product::template multiply<2>();
   }
   if constexpr (kTwoRows && kTwoPanels) Product::template multiply<3>();
+  __asm__ volatile("" ::: "memory");
 }
 
-// The sums of one block; `between` is called after each step, and what it does overlaps with the products.
-template <typename Product, bool kTwoRows, bool kTwoPanels, typename Between>
-inline void block(const uint8_t* input, size_t stride, const uint8_t* panel, size_t panel_bytes, void* sums, const Between& between) {
+// The sums of one block. Rows of the block before are finished between the products, `each` in a step.
+template <typename Product, bool kTwoRows, bool kTwoPanels, typename Before>
+inline void block(const uint8_t* input, size_t stride, const uint8_t* panel, size_t panel_bytes, int32_t* sums, Before before, size_t each, const Gelu& gelu) {
   constexpr size_t kRowBytes = kBlockColumns * 4;
   _tile_zero(0);
   if constexpr (kTwoPanels) _tile_zero(1);
@@ -70,13 +106,10 @@ inline void block(const uint8_t* input, size_t stride, const uint8_t* panel, siz
   if constexpr (kTwoRows && kTwoPanels) _tile_zero(3);
   const size_t depth_bytes = panel_bytes / kPanelColumns;
   for (size_t k = 0; k < depth_bytes; k += kTileBytes) {
-    // The compiler does not know that tile instructions read and write memory.
-    __asm__ volatile("" ::: "memory");
     step<Product, kTwoRows, kTwoPanels>(input + k, stride, panel + k * kTileRows, panel + panel_bytes + k * kTileRows);
-    __asm__ volatile("" ::: "memory");
-    between();
+    before.rows(each, gelu);
   }
-  uint8_t* const out = static_cast<uint8_t*>(sums);
+  uint8_t* const out = reinterpret_cast<uint8_t*>(sums);
   _tile_stored(0, out, kRowBytes);
   if constexpr (kTwoPanels) _tile_stored(1, out + kTileBytes, kRowBytes);
   if constexpr (kTwoRows) _tile_stored(2, out + kTileRows * kRowBytes, kRowBytes);
@@ -84,63 +117,50 @@ inline void block(const uint8_t* input, size_t stride, const uint8_t* panel, siz
   __asm__ volatile("" ::: "memory");
 }
 
-// All blocks of a job. `finish(pending, row)` gives one row of a block's sums to the output.
-template <typename Product, typename Finish>
-class Blocks {
- public:
-  Blocks(const uint8_t* input, size_t stride, const uint8_t* weights, size_t panel_bytes, size_t panels, const Finish& finish)
-      : input_(input), stride_(stride), weights_(weights), panel_bytes_(panel_bytes), panels_(panels), finish_(finish) {
-    const size_t steps = panel_bytes / (kPanelColumns * kTileBytes);
-    each_ = (kBlockRows + steps - 1) / steps;
-  }
-
-  void run(size_t rows) {
-    const size_t whole = rows / kBlockRows * kBlockRows, left = rows - whole, first = left < kTileRows ? left : kTileRows;
-    if (whole != 0) configure(kTileRows, kTileRows);
-    for (size_t p = 0; whole != 0 && p < panels_; p += 2) {
-      for (size_t row = 0; row < whole; row += kBlockRows) one(p, row, kBlockRows);
+// All blocks of a job: panels in pairs, and for each pair 32 rows after the other. `values(row, column)` makes the Values of a block.
+template <typename Product, LinearOut kOut, typename Make>
+inline void all_blocks(const uint8_t* input, size_t stride, size_t rows, const uint8_t* weights, size_t panel_bytes, size_t panels, uint8_t* out, size_t out_stride, const Make& values) {
+  constexpr size_t kValueBytes = is_wide(kOut) ? 4 : 2;
+  using Each = Finish<decltype(values(size_t{0}, size_t{0})), kOut>;
+  alignas(64) int32_t sums[2][kBlockRows * kBlockColumns];
+  const Gelu gelu;
+  const size_t steps = panel_bytes / (kPanelColumns * kTileBytes), each = (kBlockRows + steps - 1) / steps;
+  const size_t whole = rows / kBlockRows * kBlockRows, left = rows - whole, first = left < kTileRows ? left : kTileRows, pairs = panels / 2 * 2;
+  Each before{values(0, 0), sums[1], 0, out, out_stride * kValueBytes};
+  size_t turn = 0;
+  const auto after = [&](size_t row, size_t count, size_t p) {
+    before = Each{values(row, p * kPanelColumns), sums[turn], count, out + (row * out_stride + p * kPanelColumns) * kValueBytes, out_stride * kValueBytes};
+    turn ^= 1;
+  };
+  if (whole != 0) configure(kTileRows, kTileRows);
+  for (size_t p = 0; p < pairs; p += 2) {
+    for (size_t row = 0; row < whole; row += kBlockRows) {
+      block<Product, true, true>(input + row * stride, stride, weights + p * panel_bytes, panel_bytes, sums[turn], before, each, gelu);
+      after(row, kBlockRows, p);
     }
-    if (left != 0) configure(first, left - first);
-    for (size_t p = 0; left != 0 && p < panels_; p += 2) one(p, whole, left);
-    rest(kBlockRows);
-    _tile_release();
   }
-
- private:
-  // Up to `count` more rows of the block before.
-  inline void rest(size_t count) {
-    for (; count != 0 && pending_.done < pending_.rows; --count, ++pending_.done) finish_(pending_, pending_.done);
+  before.rows(kBlockRows, gelu);
+  for (size_t row = 0; pairs != panels && row < whole; row += kBlockRows) {
+    block<Product, true, false>(input + row * stride, stride, weights + pairs * panel_bytes, panel_bytes, sums[turn], before, each, gelu);
+    after(row, kBlockRows, pairs);
+    before.half_rows(gelu);
   }
-
-  void one(size_t p, size_t row, size_t rows) {
-    const bool two = p + 1 < panels_;
-    const uint8_t *const from = input_ + row * stride_, *const panel = weights_ + p * panel_bytes_;
-    int32_t* const sums = sums_[turn_];
-    const auto between = [&] { rest(each_); };
-    if (rows > kTileRows && two) {
-      block<Product, true, true>(from, stride_, panel, panel_bytes_, sums, between);
-    } else if (rows > kTileRows) {
-      block<Product, true, false>(from, stride_, panel, panel_bytes_, sums, between);
-    } else if (two) {
-      block<Product, false, true>(from, stride_, panel, panel_bytes_, sums, between);
+  if (left != 0) configure(first, left - first);
+  for (size_t p = 0; left != 0 && p < panels; p += 2) {
+    const uint8_t *const from = input + whole * stride, *const panel = weights + p * panel_bytes;
+    if (p == pairs) {
+      before.rows(kBlockRows, gelu);
+      left > kTileRows ? block<Product, true, false>(from, stride, panel, panel_bytes, sums[turn], before, each, gelu)
+                       : block<Product, false, false>(from, stride, panel, panel_bytes, sums[turn], before, each, gelu);
     } else {
-      block<Product, false, false>(from, stride_, panel, panel_bytes_, sums, between);
+      left > kTileRows ? block<Product, true, true>(from, stride, panel, panel_bytes, sums[turn], before, each, gelu)
+                       : block<Product, false, true>(from, stride, panel, panel_bytes, sums[turn], before, each, gelu);
     }
-    rest(kBlockRows);
-    pending_ = Pending{sums, row, rows, p * kPanelColumns, 0, two};
-    turn_ ^= 1;
+    after(whole, left, p);
   }
-
-  const uint8_t* const input_;
-  const size_t stride_;
-  const uint8_t* const weights_;
-  const size_t panel_bytes_, panels_;
-  const Finish& finish_;
-  size_t each_ = 0;  // rows to finish after each step, so that a block is done when the next one is
-  Pending pending_;
-  int turn_ = 0;
-  alignas(64) int32_t sums_[2][kBlockRows * kBlockColumns];
-};
+  pairs != panels && left != 0 ? before.half_rows(gelu) : before.rows(kBlockRows, gelu);
+  _tile_release();
+}
 
 }  // namespace
 }  // namespace nf::kernels

@@ -244,7 +244,7 @@ void attention(std::size_t tokens, std::size_t heads, std::size_t head_dim, floa
 bool coded(const std::vector<double>& values, const std::uint8_t* codes, float scale, float low) {
   const double step = static_cast<double>(scale);
   for (std::size_t j = 0; j < values.size(); ++j) {
-    if (!(std::fabs(static_cast<double>(low) + step * codes[j] - values[j]) <= (0.5 + 0x1p-12) * step + 0x1p-100)) return false;
+    if (!(std::fabs(static_cast<double>(low) + step * codes[j] - values[j]) <= (0.5 + 0x1p-12) * step + 0x1p-22 * std::fabs(values[j]) + 0x1p-100)) return false;
   }
   return true;
 }

@@ -73,38 +73,49 @@ float sum_of_squares(const float* x, size_t width, float mean) {
   return total(sums);
 }
 
+// Four rows together: what depends on a whole row (mean, deviation, least and greatest value) waits for some 50 cycles, in which the others go on.
+constexpr size_t kTogether = 4;
+
 template <bool kCodes, bool kFactor, bool kHalves>
-void norm_rows(const NormJob& job) {
+void norm_rows(const NormJob& job, size_t first, size_t rows) {
   const float count = static_cast<float>(job.width);
   const auto last = static_cast<__mmask16>((1u << job.width % 16) - 1u);  // of the last, incomplete sixteen columns
-  for (size_t row = 0; row < job.rows; ++row) {
-    float* const x = job.x + row * job.x_stride;
-    const float mean = sum_and_store(x, job.add + row * job.add_stride, job.padded) / count;
-    const float variance = sum_of_squares(x, job.width, mean) / count + job.eps;
-    const __m512 middle = _mm512_set1_ps(mean), inverse = _mm512_set1_ps(1.0f / _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(variance))));
-    __m512 low = _mm512_set1_ps(3e38f), high = _mm512_set1_ps(-3e38f);
-    const auto coded = [&](size_t j, __m512 value) { return kFactor ? _mm512_mul_ps(value, _mm512_loadu_ps(job.out.factor + j)) : value; };
+  const auto coded = [&](size_t j, __m512 value) { return kFactor ? _mm512_mul_ps(value, _mm512_loadu_ps(job.out.factor + j)) : value; };
+  float mean[kTogether], inverse[kTogether], low[kTogether], high[kTogether];
+  const auto x_of = [&](size_t i) { return job.x + (first + i) * job.x_stride; };
+  for (size_t i = 0; i < rows; ++i) mean[i] = sum_and_store(x_of(i), job.add + (first + i) * job.add_stride, job.padded) / count;
+  for (size_t i = 0; i < rows; ++i) inverse[i] = 1.0f / _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(sum_of_squares(x_of(i), job.width, mean[i]) / count + job.eps)));
+  for (size_t i = 0; i < rows; ++i) {
+    float* const x = x_of(i);
+    const __m512 middle = _mm512_set1_ps(mean[i]), factor = _mm512_set1_ps(inverse[i]);
+    __m512 least = _mm512_set1_ps(3e38f), most = _mm512_set1_ps(-3e38f);
     for (size_t j = 0; j < job.padded; j += 16) {
       // gamma and beta are zero behind the row's own columns.
-      const __m512 value = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(x + j), middle), inverse), _mm512_loadu_ps(job.gamma + j), _mm512_loadu_ps(job.beta + j));
+      const __m512 value = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(x + j), middle), factor), _mm512_loadu_ps(job.gamma + j), _mm512_loadu_ps(job.beta + j));
       _mm512_storeu_ps(x + j, value);
       if constexpr (kCodes) {
         const __mmask16 own = j + 16 <= job.width ? 0xFFFF : j < job.width ? last : 0;
-        low = _mm512_mask_min_ps(low, own, low, coded(j, value));
-        high = _mm512_mask_max_ps(high, own, high, coded(j, value));
+        least = _mm512_mask_min_ps(least, own, least, coded(j, value));
+        most = _mm512_mask_max_ps(most, own, most, coded(j, value));
       }
-      if constexpr (kHalves) put_halves(value, job.out.halves + row * job.out.stride + j);
+      if constexpr (kHalves) put_halves(value, job.out.halves + (first + i) * job.out.stride + j);
     }
     if constexpr (kCodes) {
-      put_codes([&](size_t j) { return coded(j, _mm512_loadu_ps(x + j)); }, job.padded, _mm512_reduce_min_ps(low), _mm512_reduce_max_ps(high),
-                job.out.codes + row * job.out.stride, job.out.scale + row, job.out.low + row);
+      low[i] = _mm512_reduce_min_ps(least);
+      high[i] = _mm512_reduce_max_ps(most);
     }
+  }
+  for (size_t i = 0; kCodes && i < rows; ++i) {
+    put_codes([&](size_t j) { return coded(j, _mm512_loadu_ps(x_of(i) + j)); }, job.padded, low[i], high[i], job.out.codes + (first + i) * job.out.stride,
+              job.out.scale + first + i, job.out.low + first + i);
   }
 }
 
 void norm(const NormJob* job) {
-  if (job->out.codes != nullptr) return job->out.factor != nullptr ? norm_rows<true, true, false>(*job) : norm_rows<true, false, false>(*job);
-  return job->out.halves != nullptr ? norm_rows<false, false, true>(*job) : norm_rows<false, false, false>(*job);
+  const auto form = job->out.codes != nullptr    ? job->out.factor != nullptr ? norm_rows<true, true, false> : norm_rows<true, false, false>
+                    : job->out.halves != nullptr ? norm_rows<false, false, true>
+                                                 : norm_rows<false, false, false>;
+  for (size_t row = 0; row < job->rows; row += kTogether) form(*job, row, job->rows - row < kTogether ? job->rows - row : kTogether);
 }
 
 void quantize(const QuantizeJob* job) {

@@ -19,21 +19,27 @@ struct Product {
   }
 };
 
+// The y of a block's rows, two panels at a time.
+struct Values {
+  __m512 bias[2];
+
+  Values(const LinearBf16Job& job, size_t column) {
+    // Behind the last panel of an odd number stands nothing; its second half is computed from the first, and dropped.
+    bias[0] = _mm512_loadu_ps(job.bias + column);
+    bias[1] = column + kPanelColumns < job.panels * kPanelColumns ? _mm512_loadu_ps(job.bias + column + kPanelColumns) : bias[0];
+  }
+
+  inline void next(const int32_t* sums, __m512* a, __m512* b) const {
+    *a = _mm512_add_ps(_mm512_castsi512_ps(_mm512_load_si512(sums)), bias[0]);
+    *b = _mm512_add_ps(_mm512_castsi512_ps(_mm512_load_si512(sums + kPanelColumns)), bias[1]);
+  }
+};
+
 template <LinearOut kOut>
 void run_as(const LinearBf16Job& job) {
-  const Gelu gelu;
-  const auto sixteen = [&](const int32_t* sums, size_t column) {
-    return _mm512_add_ps(_mm512_castsi512_ps(_mm512_load_si512(sums)), _mm512_loadu_ps(job.bias + column));
-  };
-  const auto finish = [&](const Pending& block, size_t row) {
-    const int32_t* const sums = block.sums + row * kBlockColumns;
-    const size_t place = (block.row + row) * job.out_stride + block.column;
-    put<kOut>(sixteen(sums, block.column), gelu, job.out, place);
-    if (block.two) put<kOut>(sixteen(sums + kPanelColumns, block.column + kPanelColumns), gelu, job.out, place + kPanelColumns);
-  };
-  Blocks<Product, decltype(finish)>(reinterpret_cast<const uint8_t*>(job.input), job.input_stride * sizeof(uint16_t), reinterpret_cast<const uint8_t*>(job.weights),
-                                    job.depth * sizeof(uint16_t) * kPanelColumns, job.panels, finish)
-      .run(job.rows);
+  all_blocks<Product, kOut>(reinterpret_cast<const uint8_t*>(job.input), job.input_stride * sizeof(uint16_t), job.rows, reinterpret_cast<const uint8_t*>(job.weights),
+                            job.depth * sizeof(uint16_t) * kPanelColumns, job.panels, static_cast<uint8_t*>(job.out), job.out_stride,
+                            [&](size_t, size_t column) { return Values(job, column); });
 }
 
 void run(const LinearBf16Job* job, LinearOut out) {

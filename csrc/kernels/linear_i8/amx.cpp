@@ -19,21 +19,33 @@ struct Product {
   }
 };
 
+// The y of a block's rows, two panels at a time.
+struct Values {
+  __m512 scale[2], sum[2], bias[2];
+  const float *input_scale, *input_low;
+
+  Values(const LinearI8Job& job, size_t row, size_t column) : input_scale(job.input_scale + row), input_low(job.input_low + row) {
+    // Behind the last panel of an odd number stands nothing; its second half is computed from the first, and dropped.
+    const size_t second = column + kPanelColumns < job.panels * kPanelColumns ? column + kPanelColumns : column;
+    for (size_t i = 0; i < 2; ++i) {
+      const size_t at = i == 0 ? column : second;
+      scale[i] = _mm512_loadu_ps(job.column_scale + at);
+      sum[i] = _mm512_loadu_ps(job.column_sum + at);
+      bias[i] = _mm512_loadu_ps(job.bias + at);
+    }
+  }
+
+  inline void next(const int32_t* sums, __m512* a, __m512* b) {
+    const __m512 of_row = _mm512_set1_ps(*input_scale++), low = _mm512_set1_ps(*input_low++);
+    *a = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_load_si512(sums)), _mm512_mul_ps(of_row, scale[0]), _mm512_fmadd_ps(low, sum[0], bias[0]));
+    *b = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_load_si512(sums + kPanelColumns)), _mm512_mul_ps(of_row, scale[1]), _mm512_fmadd_ps(low, sum[1], bias[1]));
+  }
+};
+
 template <LinearOut kOut>
 void run_as(const LinearI8Job& job) {
-  const Gelu gelu;
-  const auto sixteen = [&](const int32_t* sums, __m512 scale, __m512 low, size_t column) {
-    const __m512 rest = _mm512_fmadd_ps(low, _mm512_loadu_ps(job.column_sum + column), _mm512_loadu_ps(job.bias + column));
-    return _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_load_si512(sums)), _mm512_mul_ps(scale, _mm512_loadu_ps(job.column_scale + column)), rest);
-  };
-  const auto finish = [&](const Pending& block, size_t row) {
-    const int32_t* const sums = block.sums + row * kBlockColumns;
-    const __m512 scale = _mm512_set1_ps(job.input_scale[block.row + row]), low = _mm512_set1_ps(job.input_low[block.row + row]);
-    const size_t place = (block.row + row) * job.out_stride + block.column;
-    put<kOut>(sixteen(sums, scale, low, block.column), gelu, job.out, place);
-    if (block.two) put<kOut>(sixteen(sums + kPanelColumns, scale, low, block.column + kPanelColumns), gelu, job.out, place + kPanelColumns);
-  };
-  Blocks<Product, decltype(finish)>(job.input, job.input_stride, reinterpret_cast<const uint8_t*>(job.weights), job.depth * kPanelColumns, job.panels, finish).run(job.rows);
+  all_blocks<Product, kOut>(job.input, job.input_stride, job.rows, reinterpret_cast<const uint8_t*>(job.weights), job.depth * kPanelColumns, job.panels,
+                            static_cast<uint8_t*>(job.out), job.out_stride, [&](size_t row, size_t column) { return Values(job, row, column); });
 }
 
 void run(const LinearI8Job* job, LinearOut out) {
