@@ -154,7 +154,7 @@ def cpu_model() -> str:
 
 def _cpu_numbers() -> str:
     """Family, model and stepping, for example ``6/207/2`` for an Emerald Rapids; empty where Linux does not give them."""
-    first = {}
+    first: dict[str, str] = {}
     for line in _lines("/proc/cpuinfo"):
         name, _, value = line.partition(":")
         first.setdefault(name.strip(), value.strip())
