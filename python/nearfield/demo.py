@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nearfield.config import TuneConfig
+from nearfield.config import EvaluationPrecision, TuneConfig
 from nearfield.data.harvest import harvest
 from nearfield.data.split import split
 from nearfield.data.write import write_beir
@@ -35,11 +35,17 @@ class Size:
     config: TuneConfig
 
 
-# The demo has no general set whose loss would be noticed: no pieces.
+# The demo has no general set whose loss would be noticed: no pieces. It measures in bfloat16 where the CPU multiplies that: of two models
+# on the same documents the difference is what counts, and encoding them is most of the time.
 # Encoding 8,000 documents twice and training on 4,000 pairs are the bulk of the full demo's time; everything else is a tenth of it.
-FULL = Size(8000, TuneConfig(pieces=0, max_pairs=4000, dev_queries=300, dev_documents=600))
+FULL = Size(8000, TuneConfig(pieces=0, evaluation="auto", max_pairs=4000, dev_queries=300, dev_documents=600))
 # Twelve steps of 32 pairs: fewer steps move a model too little, and smaller batches have too few negatives for this learning rate.
-QUICK = Size(800, TuneConfig(pieces=0, max_pairs=384, batch_size=32, dev_queries=80, dev_documents=160, eval_every=0.5, merge_trials=1))
+QUICK = Size(
+    800,
+    TuneConfig(
+        pieces=0, evaluation="auto", max_pairs=384, batch_size=32, dev_queries=80, dev_documents=160, eval_every=0.5, merge_trials=1
+    ),
+)
 
 # Questions about things every Python installation documents; the answers show what changed, the figures say by how much.
 QUESTIONS = (
@@ -76,8 +82,11 @@ def run(out: Path, *, quick: bool = False, threads: int | None = None, progress:
         dataset, out=out / "bundle", config=size.config, threads=threads, progress=progress, cache=vectors, keep_base=out / "base",
         command=shlex.join(["nearfield", "demo", *(["--quick"] if quick else []), "--out", str(out)]),
     )  # fmt: skip
-    built = index_file(dataset, str(out / "bundle"), out / "index", threads=threads, progress=progress, cache=vectors)
-    answers = _answer(dataset, out, threads=threads, progress=progress)
+    precision = size.config.evaluation
+    built = index_file(
+        dataset, str(out / "bundle"), out / "index", threads=threads, progress=progress, cache=vectors, precision=precision
+    )  # fmt: skip
+    answers = _answer(dataset, out, precision, threads=threads, progress=progress)
     for question, before, after in answers:
         say(f"\n{question!r}")
         say(f"    {'base':<58}tuned")
@@ -127,16 +136,18 @@ def _claim(out: Path) -> None:
     mark.touch()
 
 
-def _answer(dataset: Dataset, out: Path, *, threads: int | None, progress: bool) -> list[tuple[str, list[str], list[str]]]:
+def _answer(
+    dataset: Dataset, out: Path, precision: EvaluationPrecision, *, threads: int | None, progress: bool
+) -> list[tuple[str, list[str], list[str]]]:
     """Asks base and tuned the same questions over the same documents; returns the names of what each finds, best first."""
-    from nearfield.encode.encoder import Encoder
+    from nearfield.evaluate.precision import open_for_evaluation
     from nearfield.evaluate.run import corpus_vectors, exact_ranking
     from nearfield.search.folder import IndexFolder
     from nearfield.search.searcher import Searcher
 
     opened = IndexFolder.open(out / "index")
     tuned = Searcher(opened.model, opened.index, threads=threads).search(list(QUESTIONS), SHOWN)
-    with Encoder(out / "base", threads=threads) as base:
+    with open_for_evaluation(out / "base", precision, threads=threads) as base:
         documents, _, _ = corpus_vectors(dataset.doc_texts, base, cache=out / "vectors", show=progress)
         ids, _ = exact_ranking(base.encode(list(QUESTIONS), kind="query"), documents, dataset.doc_ids, depth=SHOWN, threads=threads)
     return [

@@ -9,12 +9,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nearfield.config import ExportConfig, TuneConfig
+from nearfield.config import EvaluationPrecision, ExportConfig, TuneConfig
 from nearfield.data.check import check
 from nearfield.data.dataset import Dataset, Finding
 from nearfield.data.read import read
@@ -246,8 +247,12 @@ def encode_file(
 def index_file(
     data: str | Path | Dataset, model: str, out: Path, *, columns: Mapping[str, str] | None = None, threads: int | None = None,
     progress: bool = True, cache: str | Path | None = None, on_findings: OnFindings | None = None,
+    precision: EvaluationPrecision = "fp32",
 ) -> dict[str, Any]:  # fmt: skip
     """Encodes documents and writes an index folder that ``nearfield search`` and ``Searcher`` open.
+
+    Args:
+        precision: of the documents' vectors, as ``TuneConfig.evaluation``; the one whose vectors ``cache`` holds.
 
     Returns:
         ``documents``, ``index`` (what kind was built), ``truncated``.
@@ -255,13 +260,13 @@ def index_file(
     Raises:
         InputError: unreadable data or model, or an ``out`` that is something else.
     """
-    from nearfield.encode.encoder import Encoder
+    from nearfield.evaluate.precision import open_for_evaluation
     from nearfield.evaluate.run import corpus_vectors
     from nearfield.search.folder import check_replaceable, write_index_folder
 
     check_replaceable(out)
     dataset = _read(data, columns, on_findings)
-    with Encoder(model, threads=threads) as encoder:
+    with open_for_evaluation(model, precision, threads=threads) as encoder:
         vectors, truncated, _ = corpus_vectors(dataset.doc_texts, encoder, cache=cache, show=progress)
         opened = write_index_folder(
             out,
@@ -300,10 +305,11 @@ def _measure(
     progress: bool,
     threads: int | None,
 ) -> EvalReport:
-    from nearfield.encode.encoder import Encoder
     from nearfield.evaluate.evaluate import evaluate
+    from nearfield.evaluate.precision import open_for_evaluation
 
-    with Encoder(bundle.path, threads=threads) as tuned, Encoder(base_bundle.path, threads=threads) as base:
+    opened = partial(open_for_evaluation, precision=settings.evaluation, threads=threads)
+    with opened(bundle.path) as tuned, opened(base_bundle.path) as base:
         return evaluate(
             dataset, tuned, compare=base, guard=guard, guard_limit=settings.guard_max_drop, cache=cache, progress=progress, threads=threads,
             study=True,
