@@ -1,7 +1,7 @@
 """What each precision costs: cosine to float32, and nDCG@10 on data with judgements, paired query by query.
 
 Queries and documents both go through the precision that is judged; the reference is the bundle's float32 graph, which is within 1e-5 of
-torch. Up to 1,000 queries of a split over 3,000 documents (relevant ones and random others, seeded). ``--judged`` names the data.
+torch. Up to 2,000 queries of a split over 3,000 documents (relevant ones and random others, seeded). ``--judged`` names the data.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ NAMES = (
     "OpenVINO int8",
 )  # fmt: skip
 REFERENCE = "onnxruntime f32"
-QUERIES, DOCUMENTS = 1_000, 3_000
+QUERIES, DOCUMENTS = 2_000, 3_000
 QUICK_QUERIES, QUICK_DOCUMENTS = 20, 40
 # Texts of each length for the cosines without judgements.
 LENGTHS, EACH, QUICK_EACH = (16, 64, 167), 128, 8
