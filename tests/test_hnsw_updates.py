@@ -225,3 +225,30 @@ def test_every_answer_beside_a_writer_is_one_of_a_moment() -> None:
     assert problems == []
     assert min(looks) >= 60
     assert generation > 3
+
+
+def test_stats_say_what_the_saved_graph_says(tmp_path: Path) -> None:
+    rows = clustered(1500, 16, 1)
+    index = nf.HNSWIndex(16, "l2", M=4, ef_construction=20)
+    empty = index.stats()
+    assert (empty["rows"], empty["deleted"], empty["levels"], empty["degrees"]["mean"], empty["unreached"]) == (0, 0, [], 0.0, 0)
+    for at in range(0, 1000, 100):
+        index.add(rows[at : at + 100], threads=1)
+    index.delete(list(range(7)))
+    told = index.stats()
+    assert told["unreached"] == index._graph.unreached() > 0  # by 100 rows at a time, and looked at when the index doubled
+    links, deleted = links_of(index, tmp_path / "i.bin")
+    stats = index.stats()
+    assert stats["unreached"] == 0
+    file = _core.Container.open(str(tmp_path / "i.bin"), "hnsw")
+    live = links[deleted == 0]
+    degrees = (live != 2**32 - 1).sum(axis=1)
+    assert stats["degrees"]["counts"] == np.bincount(degrees, minlength=9).tolist()
+    assert (stats["degrees"]["mean"], stats["degrees"]["least"]) == (pytest.approx(degrees.mean()), degrees.min())
+    assert (stats["degrees"]["most"], stats["degrees"]["capacity"]) == (degrees.max(), 8)
+    levels = file.array("levels", np.dtype("u1"))[deleted == 0]
+    assert stats["levels"] == np.bincount(levels).tolist()
+    assert (stats["rows"], stats["deleted"]) == (993, 7)
+    assert stats["memory"]["rows"] >= 1000 * 64
+    assert stats["memory"]["total"] == sum(stats["memory"][part] for part in ("rows", "codes", "links", "other"))
+    assert stats["target"] == _core.kernel_targets()["dot_i8"]

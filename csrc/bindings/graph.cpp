@@ -68,6 +68,27 @@ void save(const Hnsw& index, const std::string& path, const Sections& sections) 
   index.save(writer, path);
 }
 
+py::dict stats(const Hnsw& index) {
+  graph::Stats found;
+  {
+    const py::gil_scoped_release release;  // before the index's lock
+    found = index.stats();
+  }
+  py::dict values;
+  values["slots"] = found.nodes;
+  values["live"] = found.live;
+  values["degrees"] = found.degrees;
+  values["levels"] = found.levels;
+  values["to_deleted"] = found.to_deleted;
+  values["unreached"] = found.unreached;
+  values["rows_bytes"] = found.rows_bytes;
+  values["codes_bytes"] = found.codes_bytes;
+  values["links_bytes"] = found.links_bytes;
+  values["other_bytes"] = found.other_bytes;
+  values["target"] = kernels::dot_i8().target();
+  return values;
+}
+
 std::unique_ptr<Hnsw> consolidated(Hnsw& index, int threads) {
   const int count = parallel::resolve_threads(threads);
   const py::gil_scoped_release release;  // before the index's lock
@@ -109,6 +130,7 @@ void register_graph(py::module_& m) {
       .def("view", [](const Hnsw& index) { return Sight(index); }, py::keep_alive<0, 1>(), "The index at this moment.")
       .def("connect", &Hnsw::connect, Release(), "Makes every live slot reachable from the entry.")
       .def("unreached", &Hnsw::unreached, Release(), "How many live slots cannot be reached from the entry.")
+      .def("stats", &stats, "Counts of degrees and levels, reachability, memory in bytes, the target of the kernel that walks use.")
       .def("consolidated", &consolidated, py::arg("threads") = 0, "A copy of the live rows alone, in new slots in the same order.")
       .def("freeze", &freeze, py::arg("compact") = false, py::arg("threads") = 0, "The graph as it is now, laid out for search alone.")
       .def("save", &save, py::arg("path"), py::arg("sections"), "Writes a container of kind 'hnsw': these sections, then the graph.");

@@ -167,6 +167,11 @@ std::size_t Hnsw::unreached() const {
   return count_unreached(*graph_);
 }
 
+Stats Hnsw::stats() const {
+  const std::lock_guard lock(writing_);
+  return stats_of(*graph_);
+}
+
 std::unique_ptr<Frozen> Hnsw::freeze(Layout layout, int threads) const {
   const std::lock_guard lock(writing_);
   return std::make_unique<Frozen>(*graph_, layout, threads);

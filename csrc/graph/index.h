@@ -19,6 +19,7 @@
 #include "graph/request.h"
 #include "graph/scratch.h"
 #include "graph/snapshot.h"
+#include "graph/stats.h"
 #include "storage/sections.h"
 
 namespace nf::graph {
@@ -53,6 +54,7 @@ class Hnsw {
   // A copy without the deleted nodes, numbered anew in the same order; this index stays, with mended lists.
   std::unique_ptr<Hnsw> consolidated(int threads);
   std::size_t unreached() const;
+  Stats stats() const;
   // The graph as it is now, laid out for search alone.
   std::unique_ptr<Frozen> freeze(Layout layout, int threads) const;
 

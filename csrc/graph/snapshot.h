@@ -26,6 +26,7 @@ class Tombstones {
     return *this;
   }
   std::size_t count() const { return count_; }
+  std::size_t memory() const { return marks_->capacity(); }
   const std::uint8_t* data() const { return marks_->data(); }
   bool operator[](std::size_t node) const { return (*marks_)[node] != 0; }
 

@@ -20,9 +20,15 @@ class Unfinished {
  public:
   explicit Unfinished(const std::string& path) {
     static std::atomic<unsigned> counter{0};
-    name_ = path + "." + std::to_string(getpid()) + "." + std::to_string(counter++) + ".tmp";
-    file_ = ::open(name_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (file_ < 0) throw InputError(path + ": cannot be written: " + reason());
+    // A process that was killed left its file behind, and in a container the next one has the same pid: then a number further on is free.
+    do {
+      name_ = path + "." + std::to_string(getpid()) + "." + std::to_string(counter++) + ".tmp";
+      file_ = ::open(name_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    } while (file_ < 0 && errno == EEXIST);
+    if (file_ < 0) {
+      name_.clear();  // not ours to remove
+      throw InputError(path + ": cannot be written: " + reason());
+    }
   }
   ~Unfinished() {
     if (file_ >= 0) ::close(file_);

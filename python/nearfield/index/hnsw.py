@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from nearfield import _core
 from nearfield.arrays import as_matrix, check_threads, check_whole
 from nearfield.errors import FormatError, InputError
-from nearfield.index.common import MAX_DIM, METRICS, STORAGES, Description, check_choice, live_below, read_description
+from nearfield.index.common import MAX_DIM, METRICS, STORAGES, Description, check_choice, read_description
 from nearfield.index.frozen import FrozenIndex
 from nearfield.index.graph import MAX_EF, GraphIndex, Seen, settle_names
 from nearfield.index.ids import Change, IdMap, read_ids
@@ -150,8 +150,47 @@ class HNSWIndex(GraphIndex):
         with self._writing:
             self._consolidate(check_threads(threads, self.threads))
 
+    def stats(self) -> dict[str, Any]:
+        """What the graph is like, looked at now: it walks all links, in time proportional to the index, and adds wait for it.
+
+        Returns:
+            dict: ``rows`` (live) and ``deleted`` (rows still in memory); ``degrees`` of layer 0: ``mean``, ``least``, ``most``,
+            ``capacity``, ``counts`` (rows with 0, 1, ... neighbours); ``levels`` (rows whose highest layer is 0, 1, ...); ``to_deleted``
+            (links that lead to deleted rows); ``unreached`` (rows that no way leads to; ``save``, ``freeze`` and ``consolidate`` mend
+            them); ``memory`` in bytes: ``rows``, ``codes``, ``links``, ``other``, ``total``, without ids; ``target`` of the kernel that
+            walks use; ``calibration``: None, as an index that still changes has none.
+
+        >>> index = HNSWIndex(2, metric="ip")
+        >>> index.add(np.array([[1, 0], [0, 1], [1, 1]], np.float32))
+        >>> index.delete([1])
+        >>> stats = index.stats()
+        >>> stats["rows"], stats["deleted"], stats["degrees"]["mean"], stats["unreached"]
+        (2, 1, 1.0, 0)
+        """
+        found = self._graph.stats()
+        counts = found["degrees"]
+        held = [degree for degree, count in enumerate(counts) if count]
+        memory = {name: found[f"{name}_bytes"] for name in ("rows", "codes", "links", "other")}
+        return {
+            "rows": found["live"],
+            "deleted": found["slots"] - found["live"],
+            "degrees": {
+                "mean": sum(degree * counts[degree] for degree in held) / max(1, found["live"]),
+                "least": min(held, default=0),
+                "most": max(held, default=0),
+                "capacity": len(counts) - 1,
+                "counts": counts,
+            },
+            "levels": found["levels"],
+            "to_deleted": found["to_deleted"],
+            "unreached": found["unreached"],
+            "memory": {**memory, "total": sum(memory.values())},
+            "target": found["target"],
+            "calibration": None,
+        }
+
     def freeze(self, *, compact: bool = False, threads: int | None = None) -> FrozenIndex:
-        """The index as it is now, immutable and laid out for search alone; this index stays as it is.
+        """The index as it is now, without deleted rows, immutable and laid out for search alone; this index stays as it is.
 
         Args:
             compact: False lays each row's neighbours beside it as one-bit codes, for the fastest search, in 1.5 times the memory of
@@ -164,12 +203,16 @@ class HNSWIndex(GraphIndex):
         >>> index.freeze().search(np.array([2, 1], np.float32), k=2).ids.tolist()
         [['xy', 'x']]
         """
+        count = check_threads(threads, self.threads)
         with self._writing:
-            self._graph.connect()
-            frozen = self._graph.freeze(bool(compact), check_threads(threads, self.threads))
-            names = self._names.names(np.arange(self._graph.slots))
-            copied = IdMap(names.tolist() if self._names.kind == "str" else names)
-        settle_names(copied, live_below(frozen, frozen.slots), frozen.slots, "freeze")
+            graph = self._graph
+            kept = self._names.names(graph.live_slots())
+            if graph.live < graph.slots:
+                graph = graph.consolidated(count)  # a walk that begins at a deleted row may end among such
+            else:
+                graph.connect()
+            frozen = graph.freeze(bool(compact), count)
+            copied = IdMap(kept.tolist() if self._names.kind == "str" else kept)
         return FrozenIndex(frozen, copied, threads=self.threads, fingerprint=self.fingerprint)
 
     def save(self, path: str | os.PathLike[str]) -> None:
