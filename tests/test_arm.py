@@ -12,21 +12,37 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 COMPILER, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64"
 SOURCES = [*ROOT.glob("csrc/kernels/*/*.cpp"), *ROOT.glob("csrc/kernels/*.cpp"), *ROOT.glob("csrc/simd/*.cpp")]
+NATIVE = ROOT / "tests" / "native"
 
-
-@pytest.mark.skipif(
+pytestmark = pytest.mark.skipif(
     shutil.which(COMPILER) is None or shutil.which(EMULATOR) is None, reason="needs apt-get install g++-aarch64-linux-gnu qemu-user"
 )
-def test_arm_kernels_agree_with_scalar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("platform.machine", lambda: "aarch64")
-    build = runpy.run_path(str(ROOT / "setup.py"), run_name="nearfield_setup")
-    objects = []
-    for source in [*SOURCES, ROOT / "tests/native/arm.cpp"]:
-        target = tmp_path / f"{source.parent.name}-{source.stem}.o"
-        subprocess.run([COMPILER, *build["flags_of"](source), "-O1", "-c", str(source), "-o", str(target)], check=True)
-        objects.append(str(target))
-    program = tmp_path / "arm"
+
+
+def compiled(sources: list[Path], folder: Path) -> list[str]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("platform.machine", lambda: "aarch64")
+        build = runpy.run_path(str(ROOT / "setup.py"), run_name="nearfield_setup")
+        objects = []
+        for source in sources:
+            target = folder / f"{source.parent.name}-{source.stem}.o"
+            subprocess.run([COMPILER, *build["flags_of"](source), "-O1", "-c", str(source), "-o", str(target)], check=True)
+            objects.append(str(target))
+    return objects
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    return compiled(SOURCES, tmp_path_factory.mktemp("arm"))
+
+
+def linked(objects: list[str], program: Path) -> Path:
     subprocess.run([COMPILER, "-static", "-pthread", *objects, "-o", str(program)], check=True)
+    return program
+
+
+def test_arm_kernels_agree_with_scalar(kernels: list[str], tmp_path: Path) -> None:
+    program = linked([*kernels, *compiled([NATIVE / "arm.cpp"], tmp_path)], tmp_path / "arm")
     done = subprocess.run([EMULATOR, "-cpu", "max", str(program)], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout[-2000:]
     active, measured, forced = done.stdout.split()
@@ -34,3 +50,12 @@ def test_arm_kernels_agree_with_scalar(tmp_path: Path, monkeypatch: pytest.Monke
     assert measured in {"scalar", "neon_dotprod"}
     plain = subprocess.run([EMULATOR, "-cpu", "cortex-a53", str(program)], capture_output=True, text=True, timeout=300, check=False)
     assert plain.returncode != 0  # this CPU has no DOTPROD: the instructions really are in the program
+
+
+def test_arm_encoder_kernels_agree_with_float64(kernels: list[str], tmp_path: Path) -> None:
+    """The native tests of the encoder's kernels, as they stand: they run on every target of the machine, here scalar and neon_dotprod."""
+    sources = [NATIVE / name for name in ("test_encoder_kernels.cpp", "harness.cpp", "oracle.cpp")]
+    program = linked([*kernels, *compiled(sources, tmp_path)], tmp_path / "encoder")
+    done = subprocess.run([EMULATOR, "-cpu", "max", str(program)], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]
+    assert "3 tests, 0 failed checks" in done.stdout

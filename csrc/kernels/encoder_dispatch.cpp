@@ -16,9 +16,15 @@ struct Row {
 constexpr Row kRows[] = {
     {Target::scalar, {&linear_i8_scalar, &linear_bf16_scalar, &linear_f32_scalar, &attention_bf16_scalar, &attention_f32_scalar, &encoder_rows_scalar}},
 #if defined(__x86_64__)
+    {Target::avx2, {&linear_i8_avx2, &linear_bf16_avx2, &linear_f32_avx2, &attention_bf16_avx2, &attention_f32_avx2, &encoder_rows_avx2}},
+    {Target::avxvnni, {&linear_i8_avxvnni, nullptr, nullptr, nullptr, nullptr, nullptr}},
     {Target::avx512, {nullptr, &linear_bf16_avx512, &linear_f32_avx512, &attention_bf16_avx512, &attention_f32_avx512, &encoder_rows_avx512}},
     {Target::avx512vnni, {&linear_i8_avx512vnni, nullptr, nullptr, nullptr, nullptr, nullptr}},
     {Target::amx, {&linear_i8_amx, &linear_bf16_amx, nullptr, &attention_bf16_amx, nullptr, nullptr}},
+#elif defined(__aarch64__)
+    {Target::neon_dotprod,
+     {&linear_i8_neon_dotprod, &linear_bf16_neon_dotprod, &linear_f32_neon_dotprod, &attention_bf16_neon_dotprod, &attention_f32_neon_dotprod,
+      &encoder_rows_neon_dotprod}},
 #endif
 };
 

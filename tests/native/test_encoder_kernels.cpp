@@ -334,7 +334,14 @@ void check_names(const std::string& target) {
     CHECK(std::string(kernels.attention_bf16->target()) == "amx");
     CHECK(std::string(kernels.rows->target()) == "avx512");
   }
-  if (target == "scalar") CHECK(std::string(kernels.linear_i8->target()) == "scalar");
+  if (target == "avxvnni") CHECK(std::string(kernels.linear_i8->target()) == "avxvnni");
+  const std::string plain = target == "avxvnni" ? "avx2" : target;
+  if (plain == "scalar" || plain == "avx2" || plain == "neon_dotprod") {
+    if (plain == target) CHECK(std::string(kernels.linear_i8->target()) == plain);
+    for (const char* name : {kernels.linear_bf16->target(), kernels.linear_f32->target(), kernels.attention_bf16->target(), kernels.attention_f32->target(), kernels.rows->target()}) {
+      CHECK(std::string(name) == plain);
+    }
+  }
 }
 
 TEST(encoder_linear_kernels) {

@@ -45,9 +45,14 @@ using AttentionF32 = Attention<float>;
 extern const AttentionBf16 attention_bf16_scalar;
 extern const AttentionF32 attention_f32_scalar;
 #if defined(__x86_64__)
+extern const AttentionBf16 attention_bf16_avx2;
+extern const AttentionF32 attention_f32_avx2;
 extern const AttentionF32 attention_f32_avx512;
 extern const AttentionBf16 attention_bf16_avx512;
 extern const AttentionBf16 attention_bf16_amx;
+#elif defined(__aarch64__)
+extern const AttentionBf16 attention_bf16_neon_dotprod;
+extern const AttentionF32 attention_f32_neon_dotprod;
 #endif
 
 }  // namespace nf::kernels

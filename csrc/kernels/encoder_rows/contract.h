@@ -62,7 +62,10 @@ struct EncoderRows {
 
 extern const EncoderRows encoder_rows_scalar;
 #if defined(__x86_64__)
+extern const EncoderRows encoder_rows_avx2;
 extern const EncoderRows encoder_rows_avx512;
+#elif defined(__aarch64__)
+extern const EncoderRows encoder_rows_neon_dotprod;
 #endif
 
 }  // namespace nf::kernels

@@ -31,8 +31,11 @@ struct LinearBf16 {
 
 extern const LinearBf16 linear_bf16_scalar;
 #if defined(__x86_64__)
+extern const LinearBf16 linear_bf16_avx2;
 extern const LinearBf16 linear_bf16_avx512;
 extern const LinearBf16 linear_bf16_amx;
+#elif defined(__aarch64__)
+extern const LinearBf16 linear_bf16_neon_dotprod;
 #endif
 
 }  // namespace nf::kernels

@@ -31,7 +31,10 @@ struct LinearF32 {
 
 extern const LinearF32 linear_f32_scalar;
 #if defined(__x86_64__)
+extern const LinearF32 linear_f32_avx2;
 extern const LinearF32 linear_f32_avx512;
+#elif defined(__aarch64__)
+extern const LinearF32 linear_f32_neon_dotprod;
 #endif
 
 }  // namespace nf::kernels

@@ -37,8 +37,12 @@ struct LinearI8 {
 
 extern const LinearI8 linear_i8_scalar;
 #if defined(__x86_64__)
+extern const LinearI8 linear_i8_avx2;
+extern const LinearI8 linear_i8_avxvnni;
 extern const LinearI8 linear_i8_avx512vnni;
 extern const LinearI8 linear_i8_amx;
+#elif defined(__aarch64__)
+extern const LinearI8 linear_i8_neon_dotprod;
 #endif
 
 }  // namespace nf::kernels
