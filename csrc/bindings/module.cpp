@@ -37,4 +37,5 @@ PYBIND11_MODULE(_core, m) {
   nf::bindings::register_graph(m);
   nf::bindings::register_encoder(m);
   nf::bindings::register_probes(m);
+  nf::bindings::register_tokenizer(m);
 }

@@ -194,3 +194,28 @@ class EncoderModel:
     def plan(self) -> list[str]: ...
     def encode(self, ids: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64], threads: int = 0) -> FloatArray: ...
     def stage_times(self, ids: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64]) -> dict[str, float]: ...
+
+def check_texts(texts: list[Any], what: str = "texts") -> None: ...
+
+@final
+class WordPiece:
+    def __init__(
+        self,
+        *,
+        vocabulary: dict[str, int],
+        unknown: str,
+        prefix: str,
+        longest_word: int,
+        clean: bool,
+        chinese: bool,
+        strip: bool,
+        lower: bool,
+        added: Sequence[tuple[str, int, bool, bool, bool]],
+        before: Sequence[int],
+        after: Sequence[int],
+    ) -> None: ...
+    def encode(self, texts: list[str], max_tokens: int, prompt: str = "") -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64], int]: ...
+    @property
+    def fewest_tokens(self) -> int: ...
+    @property
+    def highest_id(self) -> int: ...

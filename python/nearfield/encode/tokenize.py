@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from nearfield import _core
+from nearfield.encode.wordpiece import native_tokenizer
 from nearfield.errors import FormatError, InputError
 from nearfield.types import IntArray
 
-# Rust threads of the tokenizer would ignore our thread count and do not survive a fork (the library prints a warning at every
+# Rust threads of the library would ignore our thread count and do not survive a fork (the library prints a warning at every
 # fork then). One thread makes some 10,000 texts of 60 tokens a second, far more than a model reads. A caller's setting wins.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -36,30 +41,38 @@ class TokenizedTexts:
 class TextTokenizer:
     """A ``tokenizer.json`` with a maximum length. Safe to call from several threads.
 
+    WordPiece of BERT's family is done natively, anything else by the ``tokenizers`` package; the ids are the same.
+
     Args:
         tokenizer_json: path of the file.
         max_tokens: tokens per text, special tokens included.
+
+    Attributes:
+        native: the native tokenizer, or None where ``tokenizers`` does the work.
+        reason: why it does; empty where ``native`` is set.
 
     Raises:
         FormatError: the file is missing or not a tokenizer.
     """
 
     def __init__(self, tokenizer_json: str | Path, max_tokens: int) -> None:
-        from tokenizers import Tokenizer
-
         self.path = Path(tokenizer_json)
         self.max_tokens = max_tokens
         if not self.path.is_file():
             raise FormatError(
                 f"{self.path}: missing; the fast tokenizer's file is needed: save it with transformers' AutoTokenizer ... save_pretrained"
             )
-        try:
-            self._tokenizer = Tokenizer.from_file(str(self.path))
-            self._tokenizer.no_padding()
-            self._tokenizer.enable_truncation(max_tokens)
-        except Exception as error:  # the library raises bare Exception for everything
-            raise FormatError(f"{self.path}: not a tokenizer that can be read ({error})") from None
-        padding = next((i for i in map(self._tokenizer.token_to_id, _PAD_NAMES) if i is not None), None)
+        found = native_tokenizer(self.path, max_tokens)
+        self.native: _core.WordPiece | None = None
+        self.reason = ""
+        self._library: Any = None
+        if isinstance(found, str):
+            self.reason = found
+            self._library = _load_library(self.path, max_tokens)
+            id_of: Callable[[str], int | None] = self._library.token_to_id
+        else:
+            self.native, id_of = found.wordpiece, found.ids.get
+        padding = next((i for i in map(id_of, _PAD_NAMES) if i is not None), None)
         self.pad_id: int = padding if padding is not None else 0
 
     def __call__(self, texts: Sequence[str]) -> TokenizedTexts:
@@ -68,12 +81,34 @@ class TextTokenizer:
         Returns:
             ids of each text in order, at most ``max_tokens`` each, and the number of texts that were longer than that.
         """
+        if self.native is None:
+            return self._by_library(texts)
+        ids, offsets, truncated = self.native.encode(list(texts), self.max_tokens)
+        bounds = offsets.tolist()
+        row = ids.tolist()
+        return TokenizedTexts([row[low:high] for low, high in pairwise(bounds)], truncated)
+
+    def encode(self, texts: list[str], prompt: str = "") -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64], int]:
+        """Tokenizes ``prompt`` followed by each text, into one array.
+
+        Returns:
+            ids, int32, one text behind the other; offsets, int64 ``(len(texts) + 1,)``: text i has ``ids[offsets[i]:offsets[i + 1]]``;
+            and how many texts were cut.
+        """
+        if self.native is not None:
+            return self.native.encode(texts, self.max_tokens, prompt)
+        found = self._by_library([prompt + text for text in texts])
+        offsets = np.zeros(len(texts) + 1, np.int64)
+        np.cumsum([len(row) for row in found.ids], out=offsets[1:])
+        return np.fromiter((i for row in found.ids for i in row), np.int32, int(offsets[-1])), offsets, found.truncated
+
+    def _by_library(self, texts: Sequence[str]) -> TokenizedTexts:
         ids: list[list[int]] = [[]] * len(texts)
         truncated, waiting, reach = 0, list(range(len(texts))), FRONT_CHARACTERS * self.max_tokens
         while waiting:
             fronts = [_front(texts[i], reach) for i in waiting]
             unfilled = []
-            for i, front, encoding in zip(waiting, fronts, self._tokenizer.encode_batch_fast(fronts), strict=True):
+            for i, front, encoding in zip(waiting, fronts, self._library.encode_batch_fast(fronts), strict=True):
                 ids[i] = encoding.ids
                 # Asking for the overflow copies it, so only full texts are asked.
                 if len(ids[i]) >= self.max_tokens and encoding.overflowing:
@@ -83,7 +118,7 @@ class TextTokenizer:
             waiting, reach = unfilled, 8 * reach
         return TokenizedTexts(ids, truncated)
 
-    def pad(self, ids: Sequence[Sequence[int] | IntArray]) -> tuple[IntArray, IntArray]:
+    def pad(self, ids: Sequence[Sequence[int] | npt.NDArray[np.int32] | IntArray]) -> tuple[IntArray, IntArray]:
         """Right-pads rows to the longest (at least one column).
 
         Returns:
@@ -96,6 +131,19 @@ class TextTokenizer:
         for row, tokens in enumerate(ids):
             input_ids[row, : len(tokens)] = tokens
         return input_ids, mask.astype(np.int64)
+
+
+def _load_library(path: Path, max_tokens: int) -> Any:
+    """The file as ``tokenizers`` reads it, which takes 50 ms and is not even imported where the native tokenizer does the work."""
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(max_tokens)
+    except Exception as error:  # the library raises bare Exception for everything
+        raise FormatError(f"{path}: not a tokenizer that can be read ({error})") from None
+    return tokenizer
 
 
 def _front(text: str, reach: int) -> str:
@@ -124,17 +172,7 @@ def check_texts(texts: Iterable[str], *, what: str = "texts") -> list[str]:
     if isinstance(texts, (bytes, bytearray)) or not isinstance(texts, Iterable):
         raise InputError(f"{what}: {type(texts).__name__} given, a str or a list of str expected")
     rows = list(texts)
-    for place, text in enumerate(rows):
-        if not isinstance(text, str):
-            raise InputError(f"{what}[{place}]: {type(text).__name__} given, str expected")
-        if not text.isascii():
-            try:
-                text.encode("utf-8")
-            except UnicodeEncodeError as error:
-                raise InputError(
-                    f"{what}[{place}]: a lone surrogate U+{ord(text[error.start]):04X} at character {error.start}; "
-                    "read the file with encoding='utf-8', errors='replace'"
-                ) from None
+    _core.check_texts(rows, what)
     return rows
 
 
