@@ -16,6 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nearfield import _core
+from nearfield.encode.native_model import open_native_model
+from nearfield.encode.spec import read_spec
 from nearfield.encode.tokenize import TextTokenizer
 from nearfield.encode.wordpiece import NativeTokenizer, native_tokenizer
 from nearfield.errors import InputError
@@ -284,6 +286,38 @@ def test_both_paths_of_the_text_tokenizer(tmp_path: Path) -> None:
         assert np.array_equal(ours, theirs)
     assert native.pad_id == library.pad_id == 0
     assert [a.dtype for a in library.encode([])[:2]] == [np.int32, np.int64]
+
+
+def test_texts_to_vectors_in_one_call(tiny_model: Path) -> None:
+    """The same bits as tokenizing and encoding apart; over a window's end, and with threads."""
+    spec = read_spec(tiny_model)
+    tokenizer = TextTokenizer(tiny_model / "tokenizer.json", spec.max_tokens)
+    model, _ = open_native_model(tiny_model, spec, "fp32")
+    assert tokenizer.native is not None
+    texts = [*random_texts(100, seed=4), *(f"search {i} tree" for i in range(1_000)), "word " * 200]
+    for prompt in ("", "find the graph: "):
+        ids, offsets, cut = tokenizer.encode(texts, prompt)
+        wanted = model.encode(ids, offsets, 1)
+        for threads in (1, 2):
+            vectors, truncated = _core.encode_texts(tokenizer.native, model, texts, spec.max_tokens, prompt, threads)
+            assert np.array_equal(vectors, wanted)
+            assert truncated == cut >= 1
+    assert _core.encode_texts(tokenizer.native, model, [], 8)[0].shape == (0, spec.dim)
+    for wrong in (1, model.shape["positions"] + 1):
+        with pytest.raises(InputError, match=f"max_tokens: {wrong} given, 2 to {model.shape['positions']} expected"):
+            _core.encode_texts(tokenizer.native, model, ["a"], wrong)
+    with pytest.raises(InputError, match=r"texts\[1\]: a lone surrogate U\+D800 at character 1"):
+        _core.encode_texts(tokenizer.native, model, ["a", "a\ud800"], 8)
+    with pytest.raises(InputError, match=r"texts\[0\]: int given, str expected"):
+        _core.encode_texts(tokenizer.native, model, [1], 8)  # type: ignore[list-item]
+    other = json.loads((tiny_model / "tokenizer.json").read_text(encoding="utf-8"))
+    other["model"]["vocab"]["strange"] = model.shape["vocab"]
+    (tiny_model / "other.json").write_text(json.dumps(other), encoding="utf-8")
+    larger = native_tokenizer(tiny_model / "other.json", 8)
+    assert isinstance(larger, NativeTokenizer)
+    assert _core.encode_texts(larger.wordpiece, model, ["tree"], 8)[0].shape == (1, spec.dim)
+    with pytest.raises(InputError, match="the tokenizer belongs to another model"):
+        _core.encode_texts(larger.wordpiece, model, ["a strange tree"], 8)
 
 
 def mutated(data: bytes, rng: random.Random) -> bytes:

@@ -6,7 +6,9 @@
 
 #include "bindings/module.h"
 #include "bindings/texts.h"
+#include "encoder/text.h"
 #include "encoder/wordpiece.h"
+#include "parallel/pool.h"
 
 namespace py = pybind11;
 
@@ -88,6 +90,25 @@ py::tuple encode(const WordPiece& tokenizer, const py::list& list, std::size_t m
   return py::make_tuple(array_of(tokens.ids), array_of(tokens.offsets), tokens.truncated);
 }
 
+py::tuple encode_texts(const WordPiece& tokenizer, const encoder::Model& model, const py::list& list, std::size_t max_tokens, const py::str& prompt,
+                       int threads) {
+  const Texts texts(list, "texts");
+  const encoder::TextView front = view_of(prompt, "prompt");
+  const int count = parallel::resolve_threads(threads);
+  py::array_t<float> out({texts.size(), static_cast<std::size_t>(model.shape().width)});
+  float* const place = out.mutable_data();
+  std::size_t truncated = 0;
+  Status found;
+  {
+    const py::gil_scoped_release release;  // safe: strings held by `texts` and the caller's frame, a fresh array by ours
+    texts.check();
+    check_surrogates(front, "prompt");
+    found = encoder::encode_texts(tokenizer, model, front, texts.data(), texts.size(), max_tokens, place, count, truncated);
+  }
+  raise_if_bad(found);
+  return py::make_tuple(out, truncated);
+}
+
 void check_texts(const py::list& list, const std::string& what) {
   const Texts texts(list, what);
   const py::gil_scoped_release release;
@@ -97,7 +118,6 @@ void check_texts(const py::list& list, const std::string& what) {
 }  // namespace
 
 void register_tokenizer(py::module_& m) {
-  m.def("check_texts", &check_texts, py::arg("texts"), py::arg("what") = "texts", "InputError, with its place, for what is no str or holds a lone surrogate.");
   py::class_<WordPiece>(m, "WordPiece", "BERT's normalizer, splitter and word pieces. Immutable; any number of threads may encode.")
       .def(py::init(&make), py::kw_only(), py::arg("vocabulary"), py::arg("unknown"), py::arg("prefix"), py::arg("longest_word"), py::arg("clean"),
            py::arg("chinese"), py::arg("strip"), py::arg("lower"), py::arg("added"), py::arg("before"), py::arg("after"),
@@ -106,6 +126,9 @@ void register_tokenizer(py::module_& m) {
            "ids int32, those of text i from offsets[i] to offsets[i + 1], offsets int64 (n + 1), and how many texts were cut.")
       .def_property_readonly("fewest_tokens", &WordPiece::fewest_tokens, "How many ids surround every text: the least max_tokens.")
       .def_property_readonly("highest_id", &WordPiece::highest_id, "The highest id that a text can have.");
+  m.def("check_texts", &check_texts, py::arg("texts"), py::arg("what") = "texts", "InputError, with its place, for what is no str or holds a lone surrogate.");
+  m.def("encode_texts", &encode_texts, py::arg("tokenizer"), py::arg("model"), py::arg("texts"), py::arg("max_tokens"), py::arg("prompt") = py::str(""),
+        py::arg("threads") = 0, "Texts to pooled vectors in one call: float32 (n, width), and how many texts were cut.");
 }
 
 }  // namespace nf::bindings

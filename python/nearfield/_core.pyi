@@ -196,6 +196,9 @@ class EncoderModel:
     def stage_times(self, ids: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64]) -> dict[str, float]: ...
 
 def check_texts(texts: list[Any], what: str = "texts") -> None: ...
+def encode_texts(
+    tokenizer: WordPiece, model: EncoderModel, texts: list[str], max_tokens: int, prompt: str = "", threads: int = 0
+) -> tuple[FloatArray, int]: ...
 
 @final
 class WordPiece:

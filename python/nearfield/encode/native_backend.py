@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from nearfield import _core
 from nearfield.encode.native_model import open_native_model
@@ -72,12 +71,17 @@ class NativeBackend:
                 model = self._model  # once: another thread may close the encoder meanwhile
                 if model is None:
                     raise InputError("this encoder is closed; open another one")
-                part = tokenizer([prompt + text for text in texts[start : start + SLICE]])
-                truncated += part.truncated
-                ids, offsets = _joined(part.ids)
-                out[start : start + SLICE] = model.encode(ids, offsets, self._threads)
-                bar.advance(len(part.ids))
+                part = texts[start : start + SLICE]
+                out[start : start + SLICE], cut = self._slice(model, part, prompt, tokenizer)
+                truncated += cut
+                bar.advance(len(part))
         return out, truncated
+
+    def _slice(self, model: _core.EncoderModel, texts: list[str], prompt: str, tokenizer: TextTokenizer) -> tuple[FloatArray, int]:
+        if tokenizer.native is not None:  # from text to vector without the GIL
+            return _core.encode_texts(tokenizer.native, model, texts, tokenizer.max_tokens, prompt, self._threads)
+        ids, offsets, truncated = tokenizer.encode(texts, prompt)
+        return model.encode(ids, offsets, self._threads), truncated
 
     def close(self) -> None:
         """Lets go of the weights once running calls have ended; later calls raise InputError."""
@@ -87,10 +91,3 @@ class NativeBackend:
 def is_fast(precision: str) -> bool:
     """Whether the engine's active target has the instructions for this precision, so that it is faster than onnxruntime."""
     return _core.encoder_targets()[_LINEAR[precision]] in FAST.get(precision, ())
-
-
-def _joined(rows: Sequence[Sequence[int]]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
-    """One array of all ids, and where each row begins and ends."""
-    offsets = np.zeros(len(rows) + 1, np.int64)
-    np.cumsum([len(row) for row in rows], out=offsets[1:])
-    return np.fromiter((token for row in rows for token in row), np.int32, int(offsets[-1])), offsets
