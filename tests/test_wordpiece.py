@@ -98,7 +98,7 @@ def test_random_texts(pairs: dict[str, Pair], packaged: Pair) -> None:
     """50,000 texts from all of Unicode over all settings, with every length limit."""
     rng = random.Random(1)
     for place, pair in enumerate([packaged, *pairs.values()]):
-        texts = random_texts(2_600, seed=place)
+        texts = random_texts(2_650, seed=place)
         for start in range(0, len(texts), 200):
             assert not pair.differing(texts[start : start + 200], rng.choice((2, 3, 4, 7, 16, 512))), place
 
@@ -238,6 +238,8 @@ def _setting(**changes: Any) -> Callable[[dict[str, Any]], None]:
         (_setting(pre_tokenizer={"type": "Whitespace"}), "pre_tokenizer"),
         (_setting(post_processor={"type": "ByteLevel"}), "post_processor"),
         (_setting(extra=1), "the file: other keys"),
+        (_setting(decoder={"type": "WordPiece"}), "decoder: other keys"),
+        (lambda v: v["post_processor"]["pair"][0]["Sequence"].update(type_id=-1), "an id that is no whole number"),
         (lambda v: v["model"].update(type="BPE"), "model is no WordPiece"),
         (lambda v: v["model"].update(unk_token="[NONE]"), "the unknown token"),
         (lambda v: v["model"].update(max_input_chars_per_word=True), "bool"),
@@ -255,7 +257,7 @@ def _setting(**changes: Any) -> Callable[[dict[str, Any]], None]:
     ],
 )  # fmt: skip
 def test_what_is_left_to_the_library(change: Callable[[dict[str, Any]], None], reason: str, tmp_path: Path) -> None:
-    value = tokenizer_json(dict(rich_vocabulary()))
+    value = tokenizer_json({token: i for i, token in enumerate([*SPECIAL, "a"])})
     path = tmp_path / "tokenizer.json"
     path.write_text(json.dumps(value), encoding="utf-8")
     assert isinstance(native_tokenizer(path, 8), NativeTokenizer)
@@ -326,7 +328,7 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
     for _ in range(rng.choice((1, 1, 1, 2, 4))):
         at, kind = rng.randrange(max(1, len(out))), rng.random()
         if kind < 0.3 and out:
-            out[at] = rng.randrange(256)
+            out[at] = rng.choice((rng.randrange(256), *b"abz#019"))
         elif kind < 0.5:
             del out[at : at + rng.randint(1, 40)]
         elif kind < 0.7:
@@ -372,12 +374,12 @@ def check_mutations(count: int, folder: Path, seed: int) -> tuple[int, int]:
 
 def test_damaged_files(tmp_path: Path) -> None:
     opened, refused = check_mutations(400, tmp_path, seed=1)
-    assert opened > 10
+    assert opened > 5
     assert refused > 100
 
 
 @pytest.mark.slow
 def test_ten_thousand_damaged_files(tmp_path: Path) -> None:
     opened, refused = check_mutations(10_000, tmp_path, seed=2)
-    assert opened > 400
+    assert opened > 300
     assert refused > 4_000

@@ -68,7 +68,8 @@ def _native(value: object) -> NativeTokenizer:
     _need(top["version"] == "1.0", "version is not 1.0")
     for name in ("truncation", "padding"):  # ours, whatever the file says
         _need(top[name] is None or isinstance(top[name], dict), f"{name} is no object")
-    _need(_kind(top["decoder"]) in (None, "WordPiece"), "decoder is no WordPiece")
+    if top["decoder"] is not None:
+        _object(top["decoder"], "decoder", {"type": str, "prefix": str, "cleanup": bool}, "WordPiece")
     model = _object(top["model"], "model", _MODEL, "WordPiece")
     normalizer = _object(top["normalizer"], "normalizer", _NORMALIZER, "BertNormalizer")
     _object(top["pre_tokenizer"], "pre_tokenizer", {"type": str}, "BertPreTokenizer")
@@ -120,25 +121,40 @@ def _around(value: object) -> tuple[list[int], list[int]]:
             _need(len(pair[name]) == 2 and isinstance(pair[name][0], str), f"post_processor.{name}")
         return [_id(pair["cls"][1])], [_id(pair["sep"][1])]
     template = _object(value, "post_processor", _TEMPLATE, "TemplateProcessing")
+    tokens = {name: _template_token(name, token) for name, token in template["special_tokens"].items()}
+    for piece in template["pair"]:  # ours are never pairs; a file whose pairs are wrong is not opened by the library
+        _template_piece(piece)
     before: list[int] = []
     after: list[int] = []
     seen = False
-    for piece in template["single"]:
-        _need(isinstance(piece, dict) and len(piece) == 1, "post_processor: a piece of the template")
-        name, what = next(iter(piece.items()))
-        _object(what, "post_processor: a piece of the template", {"id": str, "type_id": int})
-        if name == "Sequence":
-            _need(what["id"] == "A" and not seen, "post_processor: a template with other than one sequence A")
+    for kind, name in map(_template_piece, template["single"]):
+        if kind == "Sequence":
+            _need(name == "A" and not seen, "post_processor: a template with other than one sequence A")
             seen = True
             continue
-        _need(name == "SpecialToken", "post_processor: a piece of the template")
-        token = _object(
-            template["special_tokens"].get(what["id"]), "post_processor: a special token", {"id": str, "ids": list, "tokens": list}
-        )
-        _need(token["id"] == what["id"] and len(token["ids"]) == len(token["tokens"]), "post_processor: a special token")
-        (after if seen else before).extend(map(_id, token["ids"]))
+        _need(name in tokens, "post_processor: a special token that is not described")
+        (after if seen else before).extend(tokens[name])
     _need(seen, "post_processor: a template without the sequence")
     return before, after
+
+
+def _template_piece(piece: object) -> tuple[str, str]:
+    """Kind and name."""
+    if not isinstance(piece, dict) or len(piece) != 1:
+        raise _UnsupportedError("post_processor: a piece of the template")
+    kind, what = next(iter(piece.items()))
+    what = _object(what, "post_processor: a piece of the template", {"id": str, "type_id": int})
+    _need(kind == "SpecialToken" or (kind == "Sequence" and what["id"] in ("A", "B")), "post_processor: a piece of the template")
+    _id(what["type_id"])
+    return kind, what["id"]
+
+
+def _template_token(name: str, value: object) -> list[int]:
+    """Its ids."""
+    token = _object(value, "post_processor: a special token", {"id": str, "ids": list, "tokens": list})
+    _need(token["id"] == name and len(token["ids"]) == len(token["tokens"]), "post_processor: a special token")
+    _need(all(isinstance(text, str) for text in token["tokens"]), "post_processor: a special token's texts")
+    return [_id(number) for number in token["ids"]]
 
 
 def _object(value: object, what: str, fields: dict[str, Any], kind: str | None = None) -> _Json:
