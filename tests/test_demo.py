@@ -12,9 +12,10 @@ import pytest
 from nearfield import demo
 from nearfield.bundle import Bundle
 from nearfield.config import TuneConfig
+from nearfield.encode.native_backend import is_fast
 from nearfield.search.folder import IndexFolder
 
-LITTLE = TuneConfig(pieces=0, max_pairs=48, batch_size=16, dev_queries=10, dev_documents=30, merge_trials=0)
+LITTLE = TuneConfig(pieces=0, evaluation="auto", max_pairs=48, batch_size=16, dev_queries=10, dev_documents=30, merge_trials=0)
 
 
 def test_everything_that_the_demo_names_is_there(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,6 +36,11 @@ def test_everything_that_the_demo_names_is_there(tmp_path: Path, tiny_model: Pat
         assert shown in page, shown
     assert Bundle.open(out / "bundle").manifest["verdict"]["answer"] == made["verdict"]
     assert [line["name"] for line in made["evaluation"]["baselines"]] == ["BM25", "BM25 + model"]
+    expected = ("native", "bf16") if is_fast("bf16") else ("onnx", "fp32")
+    for which in ("model", "compare"):
+        assert (made["evaluation"][which]["backend"], made["evaluation"][which]["precision"]) == expected
+    spaces = {made["evaluation"][which]["fingerprint"] for which in ("model", "compare")}
+    assert len(list((out / "vectors").iterdir())) == len(spaces), "base and tuned; the index and the answers found theirs there"
     opened = IndexFolder.open(out / "index")
     assert len(opened.index) == made["index"]["documents"] == 120
     assert [answer["query"] for answer in made["answers"]] == list(demo.QUESTIONS)
