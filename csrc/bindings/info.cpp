@@ -33,6 +33,7 @@ py::dict kernel_targets() {
   names["scan_i8"] = kernels::scan_i8().target();
   names["scan_1bit"] = kernels::scan_1bit().target();
   names["estimate_1bit"] = kernels::estimate_1bit().target();
+  names["insert_key"] = kernels::insert_key().target();
   return names;
 }
 

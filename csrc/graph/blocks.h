@@ -51,7 +51,8 @@ struct BlockShape {
 struct FrozenGraph {
   FrozenGraph(const Params& p, Layout l) : params(p), layout(l), shape(p, l), rotation(p.dim, p.seed), centre(p.dim, 0.0f) {}
 
-  const std::int8_t* row(std::uint32_t node) const { return reinterpret_cast<const std::int8_t*>(blocks + node * shape.stride); }
+  const unsigned char* block(std::uint32_t node) const { return blocks + node * shape.stride; }
+  const std::int8_t* row(std::uint32_t node) const { return reinterpret_cast<const std::int8_t*>(block(node)); }
   const unsigned char* part(std::uint32_t node, std::size_t index) const { return blocks + node * shape.stride + shape.row + index * shape.part; }
   // A compact block's neighbours.
   const std::uint32_t* links(std::uint32_t node) const { return reinterpret_cast<const std::uint32_t*>(blocks + node * shape.stride + shape.row); }

@@ -18,36 +18,48 @@ std::uint16_t to_bf16(float value) {
 // No neighbour: farther than anything, whatever the query.
 constexpr std::uint16_t kFarAdd = 0x7F7Fu;  // the largest finite bfloat16
 
-// What one thread needs to make blocks.
-struct Room {
-  std::vector<float> rest, node, neighbour;
+// Rows less the centre, rotated: once for each, not once for each link to it.
+class Rotated {
+ public:
+  Rotated(const FrozenGraph& frozen, const Graph& graph, int threads) : width_(frozen.rotation.width()), rows_(graph.size() * width_ * sizeof(float)) {
+    raise_if_bad(parallel::parallel_for(graph.size(), threads, [&](std::size_t begin, std::size_t end, std::size_t) {
+      std::vector<float> rest(graph.params.dim);
+      for (std::size_t node = begin; node < end; ++node) {
+        const float* row = graph.rows[node];
+        for (std::size_t i = 0; i < rest.size(); ++i) rest[i] = row[i] - frozen.centre[i];
+        frozen.rotation.apply(rest.data(), at(node));
+      }
+    }));
+  }
+
+  std::size_t width() const { return width_; }
+  const float* operator[](std::size_t node) const { return const_cast<Rotated*>(this)->at(node); }
+
+ private:
+  float* at(std::size_t node) { return reinterpret_cast<float*>(rows_.data()) + node * width_; }
+
+  std::size_t width_;
+  HugeBuffer rows_;
 };
 
-// Rows less the centre, rotated.
-void rotate(const FrozenGraph& frozen, const float* row, std::vector<float>& rest, std::vector<float>& out) {
-  for (std::size_t i = 0; i < rest.size(); ++i) rest[i] = row[i] - frozen.centre[i];
-  frozen.rotation.apply(rest.data(), out.data());
-}
-
-// Place i of a part: `to` as a neighbour of `node`. room.node is the node's rotated row.
-void write_neighbour(const FrozenGraph& frozen, const Graph& graph, std::uint32_t node, std::uint32_t to, std::size_t i, unsigned char* part, Room& room) {
-  const float *from_row = graph.rows[node], *to_row = graph.rows[to];
-  rotate(frozen, to_row, room.rest, room.neighbour);
+// Place i of a part: `to` as a neighbour of `node`.
+void write_neighbour(const Graph& graph, const Rotated& rotated, std::uint32_t node, std::uint32_t to, std::size_t i, unsigned char* part) {
+  const float *from_row = graph.rows[node], *to_row = graph.rows[to], *from = rotated[node], *neighbour = rotated[to];
   double size = 0.0, square = 0.0, along = 0.0, base = 0.0;  // |R v|_1, |v|^2, b . R (node - centre), node . v
   unsigned char* code = part + BlockShape::kCodes + i % kernels::kSignGroupBytes;
   const unsigned half = i < kernels::kSignGroupBytes ? 0 : 4;
-  for (std::size_t j = 0; j < room.node.size(); j += kernels::kSignGroupDims, code += kernels::kSignGroupBytes) {
+  for (std::size_t j = 0; j < rotated.width(); j += kernels::kSignGroupDims, code += kernels::kSignGroupBytes) {
     unsigned pattern = 0;
     for (std::size_t d = 0; d < kernels::kSignGroupDims; ++d) {
-      const double gap = static_cast<double>(room.neighbour[j + d]) - static_cast<double>(room.node[j + d]);
+      const double gap = static_cast<double>(neighbour[j + d]) - static_cast<double>(from[j + d]);
       const bool positive = gap >= 0.0;
       pattern |= (positive ? 1u : 0u) << d;
       size += std::fabs(gap);
-      along += positive ? static_cast<double>(room.node[j + d]) : -static_cast<double>(room.node[j + d]);
+      along += positive ? static_cast<double>(from[j + d]) : -static_cast<double>(from[j + d]);
     }
     *code = static_cast<unsigned char>(*code | pattern << half);
   }
-  for (std::size_t j = 0; j < room.rest.size(); ++j) {
+  for (std::size_t j = 0; j < graph.params.dim; ++j) {
     const double gap = static_cast<double>(to_row[j]) - static_cast<double>(from_row[j]);
     square += gap * gap;
     base += static_cast<double>(from_row[j]) * gap;
@@ -64,7 +76,8 @@ void write_neighbour(const FrozenGraph& frozen, const Graph& graph, std::uint32_
   std::memcpy(part + BlockShape::kFactor + i * 2, &codes[1], 2);
 }
 
-void write_block(const FrozenGraph& frozen, const Graph& graph, std::uint32_t node, unsigned char* block, Room& room) {
+// A compact block needs no rotated rows.
+void write_block(const FrozenGraph& frozen, const Graph& graph, const Rotated* rotated, std::uint32_t node, unsigned char* block) {
   std::memset(block, 0, frozen.shape.stride);
   std::memcpy(block, graph.codes[node], graph.codes.width());
   unsigned char* const behind = block + frozen.shape.row;
@@ -74,12 +87,11 @@ void write_block(const FrozenGraph& frozen, const Graph& graph, std::uint32_t no
     std::memcpy(behind, links, capacity * sizeof(std::uint32_t));
     return;
   }
-  rotate(frozen, graph.rows[node], room.rest, room.node);
   for (std::size_t i = 0; i < frozen.shape.slots; ++i) {
     unsigned char* const part = behind + i / BlockShape::kRows * frozen.shape.part;
     const std::size_t at = i % BlockShape::kRows;
     if (i < capacity && links[i] != kNone) {
-      write_neighbour(frozen, graph, node, links[i], at, part, room);
+      write_neighbour(graph, *rotated, node, links[i], at, part);
     } else {
       std::memcpy(part + at * sizeof(kNone), &kNone, sizeof(kNone));
       std::memcpy(part + BlockShape::kAdd + at * 2, &kFarAdd, 2);
@@ -119,22 +131,21 @@ Frozen::Frozen(const Graph& graph, Layout layout, int threads) : graph_(graph.pa
   const std::size_t width = coder.width();
   blocks_ = HugeBuffer(graph_.size * graph_.shape.stride);
   graph_.blocks = blocks_.data();
+  std::unique_ptr<const Rotated> rotated;
   if (layout == Layout::inlined) {
+    rotated = std::make_unique<const Rotated>(graph_, graph, threads);
     fine_ = HugeBuffer(graph_.size * width);
     graph_.fine = reinterpret_cast<const std::int8_t*>(fine_.data());
   }
   raise_if_bad(parallel::parallel_for(graph_.size, threads, [&](std::size_t begin, std::size_t end, std::size_t) {
-    Room room;
-    room.rest.resize(graph_.params.dim);
-    room.node.resize(graph_.rotation.width());
-    room.neighbour.resize(graph_.rotation.width());
+    std::vector<float> rest(graph_.params.dim);
     std::vector<std::int8_t> codes(codec::coded_bytes(graph_.params.dim));
     for (std::size_t i = begin; i < end; ++i) {
       const auto node = static_cast<std::uint32_t>(i);
-      write_block(graph_, graph, node, blocks_.data() + i * graph_.shape.stride, room);
+      write_block(graph_, graph, rotated.get(), node, blocks_.data() + i * graph_.shape.stride);
       if (layout == Layout::compact) continue;
-      coder.encode_row(graph.rows[node], room.rest.data(), codes.data());
-      coder.encode_fine(room.rest.data(), codec::terms_of(codes.data(), width).scale, codes.data(), reinterpret_cast<std::int8_t*>(fine_.data()) + i * width);
+      coder.encode_row(graph.rows[node], rest.data(), codes.data());
+      coder.encode_fine(rest.data(), codec::terms_of(codes.data(), width).scale, codes.data(), reinterpret_cast<std::int8_t*>(fine_.data()) + i * width);
     }
   }));
   graph_.open_doors();

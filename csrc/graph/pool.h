@@ -9,6 +9,8 @@
 #include <cstring>
 #include <vector>
 
+#include "kernels/dispatch.h"
+
 namespace nf::graph {
 
 // A candidate as one number that sorts by distance, then by node: 32 bits of distance, 31 of the node, and 1 when it has been expanded.
@@ -34,6 +36,9 @@ inline float distance_of(Key key) {
 
 class Pool {
  public:
+  // The kernel that makes room for a candidate; scalar's until this is called.
+  void use(const kernels::InsertKey& kernel) { insert_ = kernel.insert; }
+
   void reset(std::size_t capacity) {
     if (keys_.size() < capacity + 1) keys_.resize(capacity + 1);
     capacity_ = capacity;
@@ -47,10 +52,8 @@ class Pool {
 
   void offer(Key key) {
     if (key >= limit()) return;
-    const std::size_t at = place_of(key);
     if (size_ < capacity_) ++size_;
-    std::memmove(&keys_[at + 1], &keys_[at], (size_ - 1 - at) * sizeof(Key));
-    keys_[at] = key;
+    const std::size_t at = insert_(keys_.data(), size_ - 1, key);
     if (at < next_) next_ = at;
   }
 
@@ -66,15 +69,9 @@ class Pool {
   }
 
  private:
-  std::size_t place_of(Key key) const {
-    const Key* first = keys_.data();
-    std::size_t n = size_;
-    for (; n > 1; n -= n / 2) first += first[n / 2 - 1] < key ? n / 2 : 0;
-    return static_cast<std::size_t>(first - keys_.data()) + (n == 1 && *first < key ? 1 : 0);
-  }
-
   std::vector<Key> keys_;
   std::size_t size_ = 0, capacity_ = 0, next_ = 0;
+  std::size_t (*insert_)(Key*, std::size_t, Key) = kernels::insert_key_scalar.insert;
 };
 
 }  // namespace nf::graph

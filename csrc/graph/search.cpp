@@ -36,6 +36,7 @@ struct Tools {
   codec::Coder coder;
   std::size_t passable;
   std::uint32_t entry;
+  kernels::InsertKey insert;
 };
 
 void search_one(const Graph& graph, const Tools& tools, const Request& request, const Choice& choice, const score::Query& query, std::size_t at,
@@ -65,10 +66,11 @@ void Hnsw::search(const Snapshot& at, const Request& request, const Answer& answ
   const Graph& graph = *graph_;
   // Results are those of the snapshot, however old; the way to them leads through the graph as it is now.
   const std::shared_ptr<const Snapshot> now = published_.get();
-  const Tools tools{Space(graph.params), graph.coder(), now->passable, now->entry};
+  const Tools tools{Space(graph.params), graph.coder(), now->passable, now->entry, kernels::insert_key()};
   const Choice choice(request, Nodes{at.size, at.live, at.deleted.data(), graph.params.m, now->passable});
   raise_if_bad(parallel::parallel_for(request.nq, request.threads, [&](std::size_t begin, std::size_t end, std::size_t) {
     auto scratch = scratches_.borrow();
+    scratch->pool.use(tools.insert);
     for (std::size_t query = begin; query < end; ++query) {
       search_one(graph, tools, request, choice, queries[query], query, *scratch);
       answer.write(scratch->scored, query, request.k);

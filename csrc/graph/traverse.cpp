@@ -2,16 +2,13 @@
 
 #include <algorithm>
 
+#include "base/prefetch.h"
+
 namespace nf::graph {
 namespace {
 
 // Rows that one call of the kernel takes; those of the next call are on their way from memory meanwhile.
 constexpr std::size_t kAhead = 4;
-
-inline void prefetch(const void* from, std::size_t bytes) {
-  const char* line = static_cast<const char*>(from);
-  for (std::size_t at = 0; at < bytes; at += kCacheLine) __builtin_prefetch(line + at);
-}
 
 // Puts the unvisited neighbours of a node in scratch.fresh and their distances in scratch.distances; returns how many.
 std::size_t look_around(const Graph& graph, const From& from, std::uint32_t node, unsigned layer, Scratch& scratch) {

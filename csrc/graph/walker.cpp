@@ -5,6 +5,8 @@
 #include <cstring>
 #include <limits>
 
+#include "base/prefetch.h"
+
 namespace nf::graph {
 namespace {
 
@@ -13,9 +15,12 @@ constexpr std::size_t kAhead = 4;
 // Nearest doors from which a walk begins: the second helps where the first leads into a neighbourhood that is cut off.
 constexpr std::size_t kOpenDoors = 2;
 
-inline void prefetch(const void* from, std::size_t bytes) {
-  const char* line = static_cast<const char*>(from);
-  for (std::size_t at = 0; at < bytes; at += kCacheLine) __builtin_prefetch(line + at);
+// A block: what a step reads first into the first-level cache, the rest into the second, which has more such fetches under way.
+constexpr std::size_t kNearLines = 16;
+[[gnu::always_inline]] inline void prefetch_block(const unsigned char* block, std::size_t bytes) {
+  std::size_t at = 0;
+  for (; at < bytes && at < kNearLines * kCacheLine; at += kCacheLine) __builtin_prefetch(block + at);
+  for (; at < bytes; at += kCacheLine) __builtin_prefetch(block + at, 0, 2);
 }
 
 double dot(const float* a, const float* b, std::size_t dim) {
@@ -108,6 +113,8 @@ void Walker::start(const FrozenTools& tools, std::size_t ef, std::size_t most, c
   const FrozenGraph& graph = tools.graph;
   keep_ = keep;
   kept_ = 0;
+  open_.use(tools.insert);
+  found_.use(tools.insert);
   open_.reset(ef);
   found_.reset(most);
   seen_.clear(graph.layout == Layout::inlined ? 2 * ef : 16 * ef);
@@ -130,7 +137,7 @@ void Walker::start(const FrozenTools& tools, std::size_t ef, std::size_t most, c
       if (keep_(node_of(open_[i]))) found_.offer(open_[i]);
     }
   }
-  if (open_.open()) prefetch(graph.row(open_.next()), graph.shape.stride);
+  if (open_.open()) prefetch_block(graph.block(open_.next()), graph.shape.stride);
 }
 
 bool Walker::step(const FrozenTools& tools) {
@@ -151,7 +158,7 @@ bool Walker::step(const FrozenTools& tools) {
       measure_neighbours(tools, node);
     }
     kept_ += keep_(node) ? 1 : 0;
-    if (open_.open()) prefetch(graph.row(open_.next()), graph.shape.stride);
+    if (open_.open()) prefetch_block(graph.block(open_.next()), graph.shape.stride);
     return true;
   }
   return false;

@@ -40,11 +40,12 @@ class NodeSet {
 
 // Kernels and codes, chosen once per job on the caller's thread.
 struct FrozenTools {
-  explicit FrozenTools(const FrozenGraph& g) : graph(g), coder(g.coder()), estimate(kernels::estimate_1bit()) {}
+  explicit FrozenTools(const FrozenGraph& g) : graph(g), coder(g.coder()), estimate(kernels::estimate_1bit()), insert(kernels::insert_key()) {}
 
   const FrozenGraph& graph;
   codec::Coder coder;
   kernels::Estimate1Bit estimate;
+  kernels::InsertKey insert;
 };
 
 class Walker {

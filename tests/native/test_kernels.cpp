@@ -107,7 +107,7 @@ TEST(int8_kernels_are_exact) {
   Random random(2);
   on_each_target([&](const std::string& target) {
     const kernels::DotI8& dots = kernels::dot_i8();
-    CHECK(dots.target() == with_floats(target));
+    CHECK(dots.target() == (target == "avx512vnni" || target == "amx" ? std::string("avx512vnni") : std::string(with_floats(target))));
     const auto exact = [](std::size_t dim) {
       return [dim](const std::int8_t* q, const std::int8_t* r) {
         std::int64_t sum = 0;
@@ -138,12 +138,38 @@ float from_bf16(std::uint16_t code) {
   return value;
 }
 
+TEST(keys_are_inserted_where_they_belong) {
+  Random random(4);
+  on_each_target([&](const std::string& target) {
+    const kernels::InsertKey& kernel = kernels::insert_key();
+    CHECK(kernel.target() == std::string(target.rfind("avx512", 0) == 0 || target == "amx" ? "avx512" : "scalar"));
+    for (const std::size_t size : {0, 1, 2, 7, 8, 9, 15, 16, 17, 63, 64, 65, 71, 72, 127, 128, 129, 200, 1000}) {
+      const Note note("size", size);
+      for (int round = 0; round < 20; ++round) {
+        std::vector<std::uint64_t> expected(size);
+        // Few values, so that many are equal; the top bit makes an order of signed numbers fail.
+        for (std::uint64_t& key : expected) key = (random() % (round < 10 ? 4 : 100000)) * (std::uint64_t{1} << 47);
+        std::sort(expected.begin(), expected.end());
+        const std::uint64_t key = round == 0 || size == 0 ? ~std::uint64_t{0} : expected[random() % size] + random() % 2;
+        Tight<std::uint64_t> keys(size + 1);
+        std::copy(expected.begin(), expected.end(), keys.data());
+        const auto place = std::lower_bound(expected.begin(), expected.end(), key);
+        const auto at = static_cast<std::size_t>(place - expected.begin());
+        expected.insert(place, key);
+        CHECK(kernel.insert(keys.data(), size, key) == at);
+        CHECK(std::equal(expected.begin(), expected.end(), keys.data()));
+      }
+    }
+  });
+}
+
 TEST(estimates_are_the_same_everywhere) {
   Random random(3);
   std::normal_distribution<float> normal;
   on_each_target([&](const std::string& target) {
     const kernels::Estimate1Bit& kernel = kernels::estimate_1bit();
-    CHECK(kernel.target() == (target == "scalar" || target.rfind("neon", 0) == 0 ? std::string("scalar") : std::string("avx2")));
+    const bool wide = target.rfind("avx512", 0) == 0 || target == "amx", vectors = wide || target.rfind("avx", 0) == 0;
+    CHECK(kernel.target() == std::string(wide ? "avx512" : vectors ? "avx2" : "scalar"));
     for (const std::size_t groups : {4, 8, 12, 28, 96, 100, 260}) {
       const Note note("groups", groups);
       Tight<float> values(4 * groups), out(32);

@@ -24,6 +24,7 @@ extern const DotI8 dot_i8_scalar;
 #if defined(__x86_64__)
 extern const DotI8 dot_i8_avx2;
 extern const DotI8 dot_i8_avx512;
+extern const DotI8 dot_i8_avx512vnni;
 #endif
 
 }  // namespace nf::kernels

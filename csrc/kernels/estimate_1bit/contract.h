@@ -43,6 +43,7 @@ struct Estimate1Bit {
 extern const Estimate1Bit estimate_1bit_scalar;
 #if defined(__x86_64__)
 extern const Estimate1Bit estimate_1bit_avx2;
+extern const Estimate1Bit estimate_1bit_avx512;
 #endif
 
 }  // namespace nf::kernels
