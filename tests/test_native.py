@@ -4,6 +4,7 @@ UndefinedBehaviorSanitizer and with ThreadSanitizer."""
 from __future__ import annotations
 
 import os
+import platform
 import re
 import runpy
 import shutil
@@ -30,6 +31,20 @@ def test_the_native_tests_pass() -> None:
     done = build()
     assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-3000:]
     assert " 0 failed checks" in done.stdout
+
+
+@pytest.mark.skipif(shutil.which(COMPILER) is None, reason=f"needs a compiler ({COMPILER})")
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="looks for the instruction of x86")
+def test_the_compiler_keeps_the_prefetches_of_a_walk() -> None:
+    # csrc/base/prefetch.h says how gcc may drop them; nothing but speed would show it.
+    source = ROOT / "csrc/graph/walker.cpp"
+    command = [COMPILER, "-std=c++17", "-O3", "-DNDEBUG", "-fPIC", "-S", f"-I{ROOT / 'csrc'}", str(source), "-o", "-"]
+    assembly = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True).stdout
+    for name in ("Walker4step", "Walker5start", "Walker6finish"):
+        begin = re.search(rf"^_ZN2nf5graph6{name}\w*:$", assembly, re.MULTILINE)
+        assert begin is not None, name
+        body = assembly[begin.end() : assembly.index(".size", begin.end())]
+        assert body.count("prefetcht") >= 1, name
 
 
 @pytest.mark.slow

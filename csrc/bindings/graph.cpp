@@ -40,8 +40,8 @@ void check(const Hnsw& index, const Array<float>& vectors) {
 
 template <typename Index>
 py::tuple search(const Index& index, const Array<float>& queries, std::size_t k, std::size_t limit, std::size_t ef, const OptionalMask& mask,
-                 const OptionalBias& bias, int threads, const std::string& mode) {
-  return search_graph(Sight(index), request_of(matrix(queries, index.params().dim, "queries"), k, limit, ef, mask, bias, threads, mode));
+                 const OptionalBias& bias, int threads, const std::string& mode, double step, const OptionalSkip& skip) {
+  return search_graph(Sight(index), request_of(matrix(queries, index.params().dim, "queries"), k, limit, ef, mask, bias, threads, mode, step, skip));
 }
 
 template <typename Index>
@@ -104,7 +104,8 @@ std::unique_ptr<Hnsw> from_container(const std::shared_ptr<storage::MappedFile>&
 template <typename Index>
 void add_readers(py::class_<Index>& type) {
   type.def("search", &search<Index>, py::arg("queries").noconvert(), py::arg("k"), py::arg("limit"), py::arg("ef"), py::arg("mask").noconvert() = py::none(),
-           py::arg("bias").noconvert() = py::none(), py::arg("threads") = 0, py::arg("mode") = "automatic",
+           py::arg("bias").noconvert() = py::none(), py::arg("threads") = 0, py::arg("mode") = "automatic", py::arg("step") = 0.0,
+           py::arg("skip").noconvert() = py::none(),
            "The k best live rows among slots 0..limit-1: slots (nq, k), scores (nq, k), counts (nq,). mode: 'automatic', 'walk' or 'scan'.")
       .def("score", &score_rows<Index>, py::arg("queries").noconvert(), py::arg("slots").noconvert(), py::arg("threads") = 0,
            "The exact scores of chosen slots (nq, m): float32 (nq, m), NaN where the slot is -1.")

@@ -20,7 +20,7 @@ graph::Mode mode_of(const std::string& name) {
 }  // namespace
 
 graph::Request request_of(MatrixView<float> queries, std::size_t k, std::size_t limit, std::size_t ef, const OptionalMask& mask, const OptionalBias& bias,
-                          int threads, const std::string& mode) {
+                          int threads, const std::string& mode, double step, const OptionalSkip& skip) {
   graph::Request request;
   request.queries = queries.data;
   request.nq = queries.rows;
@@ -33,6 +33,12 @@ graph::Request request_of(MatrixView<float> queries, std::size_t k, std::size_t 
   }
   if (bias) request.bias = aligned_with(*bias, queries.rows, limit, "bias");
   request.mode = mode_of(mode);
+  if (!(step >= 0.0)) throw InputError("step: a number of at least 0 expected");
+  request.step = step;
+  if (skip) {
+    if (static_cast<std::size_t>(skip->size()) != queries.rows) throw InputError("skip: one slot for each query expected");
+    request.skip = skip->data();
+  }
   request.threads = parallel::resolve_threads(threads);
   return request;
 }

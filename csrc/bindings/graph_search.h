@@ -12,10 +12,11 @@ namespace nf::bindings {
 
 using OptionalMask = std::optional<Array<bool>>;
 using OptionalBias = std::optional<Array<float>>;
+using OptionalSkip = std::optional<Array<std::int64_t>>;
 
 // The arrays of a request are held by the caller's frame.
 graph::Request request_of(MatrixView<float> queries, std::size_t k, std::size_t limit, std::size_t ef, const OptionalMask& mask, const OptionalBias& bias,
-                          int threads, const std::string& mode);
+                          int threads, const std::string& mode, double step, const OptionalSkip& skip);
 
 template <typename Index>
 pybind11::tuple search_graph(const Index& index, const graph::Request& request) {

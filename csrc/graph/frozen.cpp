@@ -59,7 +59,7 @@ class Turns {
       walker.prepare(tools_, queries_[at]);
       const std::size_t matches = choice_.matches(at);
       if (!choice_.scans(matches)) {
-        walker.start(tools_, widened(ef(), matches, tools_.graph.size), to_score(request_.k), choice_.keep(at));
+        begin_walk(walker, at, widened(ef(), matches, tools_.graph.size));
         return true;
       }
       scan(walker, at);
@@ -67,9 +67,25 @@ class Turns {
     return false;
   }
 
+  void begin_walk(Walker& walker, std::size_t at, std::size_t ef) {
+    walker.start(tools_, ef, to_score(request_.k), choice_.keep(at), request_.skipped(at));
+  }
+
+  // Where all rows may be results, a walk that met fewer than k of them was too narrow: estimates of the same nodes filled its places.
+  // A wider one costs microseconds, a scan milliseconds.
+  void widen(Walker& walker, std::size_t at, std::size_t matches) {
+    for (std::size_t ef = 4 * this->ef(); walker.scored().size() < std::min(request_.k, matches) && ef < tools_.graph.size / 4; ef *= 4) {
+      begin_walk(walker, at, ef);
+      while (walker.step(tools_)) {
+      }
+      walker.finish(tools_, request_.k);
+    }
+  }
+
   void end_walk(Walker& walker, std::size_t at) {
     walker.finish(tools_, request_.k);
     const std::size_t matches = choice_.matches(at), size = tools_.graph.size;
+    if (request_.mode == Mode::automatic && matches == size) widen(walker, at, matches);
     // Clearly fewer than the filter would let through by chance: its rows lie elsewhere, and the nearest may not be among those found.
     const bool elsewhere = matches < size && walker.kept() < std::min(matches, ef() * 3 / 4);
     if (request_.mode == Mode::automatic && (elsewhere || walker.scored().size() < std::min(request_.k, matches))) {

@@ -13,14 +13,9 @@ const T* row_of(const MatrixView<T>& view, std::size_t query) {
   return view.data == nullptr ? nullptr : view.row(view.rows == 1 ? 0 : query);
 }
 
-// A walk that needs ef results, of which only matches / size are kept, expands about ef * size / matches nodes and measures some M new
-// distances at each; a scan measures `matches`. The scan, being exact, wins ties.
-bool scan_is_no_more_work(const Nodes& nodes, std::size_t matches, std::size_t ef) {
-  const auto kept = static_cast<double>(matches);
-  return kept * kept <= static_cast<double>(ef) * nodes.m * static_cast<double>(nodes.size);
-}
-
 }  // namespace
+
+bool scan_pays(double matches, double size, double ef, double step) { return matches * matches <= ef * step * size; }
 
 void Answer::write(const std::vector<Scored>& scored, std::size_t query, std::size_t k) const {
   for (std::size_t i = 0; i < k; ++i) {
@@ -66,7 +61,9 @@ Keep Choice::keep(std::size_t query) const {
 
 bool Choice::scans(std::size_t matches) const {
   if (request_.bias.data != nullptr || request_.mode == Mode::scan) return true;
-  return request_.mode == Mode::automatic && scan_is_no_more_work(nodes_, matches, std::max(request_.ef, request_.k));
+  if (request_.mode != Mode::automatic) return false;
+  const double step = request_.step > 0.0 ? request_.step : static_cast<double>(nodes_.m);
+  return scan_pays(static_cast<double>(matches), static_cast<double>(nodes_.size), static_cast<double>(std::max(request_.ef, request_.k)), step);
 }
 
 const std::vector<std::uint32_t>& Choice::list(std::size_t query, std::vector<std::uint32_t>& own) const {

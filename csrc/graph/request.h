@@ -29,7 +29,15 @@ struct Request {
   MatrixView<float> bias;          // (1 or nq, limit), finite, added to the exact scores; or none
   Mode mode = Mode::automatic;
   int threads = 1;
+  double step = 0.0;                    // see scan_pays; 0: M
+  const std::int64_t* skip = nullptr;   // for each query a node that its walk treats as missing (-1: none); or none: for calibrations
+
+  std::uint32_t skipped(std::size_t query) const { return skip == nullptr || skip[query] < 0 ? kNone : static_cast<std::uint32_t>(skip[query]); }
 };
+
+// Whether a scan of `matches` nodes is no more work than a walk of width `ef` among `size` nodes of which so many may be results: it expands
+// about ef * size / matches nodes, each as much work as `step` rows of a scan. The scan, being exact, wins ties.
+bool scan_pays(double matches, double size, double ef, double step);
 
 // Where answers go: nq rows of k nodes (-1 in missing places) and scores (NaN there), and how many places of each row are filled.
 struct Answer {

@@ -45,7 +45,7 @@ void search_one(const Graph& graph, const Tools& tools, const Request& request, 
   const std::size_t matches = choice.matches(at);
   const bool exact = choice.scans(matches);
   if (!exact && tools.entry != kNone) {
-    const From from{tools.coder, probe_of(tools.coder, query.scan, scratch), tools.passable, tools.entry};
+    const From from{tools.coder, probe_of(tools.coder, query.scan, scratch), tools.passable, tools.entry, request.skipped(at)};
     scratch.best.assign(1, descend(graph, from, 0, scratch));
     search_layer(graph, from, 0, std::max(request.ef, request.k), choice.keep(at), scratch);
     take_best(graph, tools.space, query, request.k, scratch);

@@ -96,6 +96,7 @@ Candidate descend(const Graph& graph, const From& from, unsigned stop, Scratch& 
   from.coder.distances(from.probe, scratch.coded.data(), 1, scratch.products.data(), &at.distance);
   for (unsigned layer = graph.levels[from.entry]; layer > stop; --layer) {
     scratch.visited.clear(from.passable);
+    if (from.skipped < from.passable) scratch.visited.insert(from.skipped);
     for (bool moved = true; moved;) {
       moved = false;
       const std::size_t n = look_around(graph, from, at.node, layer, scratch);
@@ -113,6 +114,7 @@ Candidate descend(const Graph& graph, const From& from, unsigned stop, Scratch& 
 void search_layer(const Graph& graph, const From& from, unsigned layer, std::size_t ef, const Keep& keep, Scratch& scratch) {
   scratch.reserve_rows(graph.params.m0());
   scratch.visited.clear(from.passable);
+  if (from.skipped < from.passable) scratch.visited.insert(from.skipped);
   for (const Candidate& start : scratch.best) scratch.visited.insert(start.node);
   if (keep.everything()) {
     walk_all(graph, from, layer, ef, scratch);

@@ -11,17 +11,19 @@
 
 namespace nf::graph {
 
-// What a walk measures from, and with, and how much of the graph it sees: nodes below `passable`, from `entry` on.
+// What a walk measures from, and with, and how much of the graph it sees: nodes below `passable`, from `entry` on,
+// all but `skipped`.
 struct From {
   const codec::Coder& coder;
   codec::Probe probe;
   std::size_t passable;
   std::uint32_t entry;
+  std::uint32_t skipped = kNone;
 };
 
 // The writer's own walks see all there is.
 inline From from_node(const Graph& graph, const codec::Coder& coder, std::uint32_t node) {
-  return {coder, coder.probe_of(graph.codes[node]), graph.size(), graph.entry};
+  return {coder, coder.probe_of(graph.codes[node]), graph.size(), graph.entry, kNone};
 }
 
 // A query's codes, which lie in the scratch.

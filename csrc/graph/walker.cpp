@@ -109,7 +109,7 @@ void Walker::make_tables(const FrozenTools& tools) {
   }
 }
 
-void Walker::start(const FrozenTools& tools, std::size_t ef, std::size_t most, const Keep& keep) {
+void Walker::start(const FrozenTools& tools, std::size_t ef, std::size_t most, const Keep& keep, std::uint32_t skipped) {
   const FrozenGraph& graph = tools.graph;
   keep_ = keep;
   kept_ = 0;
@@ -118,6 +118,7 @@ void Walker::start(const FrozenTools& tools, std::size_t ef, std::size_t most, c
   open_.reset(ef);
   found_.reset(most);
   seen_.clear(graph.layout == Layout::inlined ? 2 * ef : 16 * ef);
+  if (skipped != kNone) seen_.insert(skipped);
   const std::size_t room = std::max(graph.doors.size(), std::max(graph.shape.slots, BlockShape::kRows));
   fresh_.resize(room);
   rows_.resize(room);
@@ -128,7 +129,9 @@ void Walker::start(const FrozenTools& tools, std::size_t ef, std::size_t most, c
   for (std::size_t i = 0; i < n; ++i) rows_[i] = graph.door_rows.data() + i * graph.shape.row;
   tools.coder.distances(probe_, rows_.data(), n, products_.data(), distances_.data());
   Pool& nearest = found_;  // empty yet
-  for (std::size_t i = 0; i < n; ++i) nearest.offer(key_of(distances_[i], graph.doors[i]));
+  for (std::size_t i = 0; i < n; ++i) {
+    if (graph.doors[i] != skipped) nearest.offer(key_of(distances_[i], graph.doors[i]));
+  }
   for (std::size_t i = 0; i < std::min(kOpenDoors, nearest.size()); ++i) open_.offer(nearest[i]);
   found_.reset(most);
   if (graph.layout == Layout::compact) {

@@ -53,8 +53,8 @@ class Walker {
   // Codes of the query; needed before anything else.
   void prepare(const FrozenTools& tools, const score::Query& query);
 
-  // A walk with `ef` candidates that keeps the `most` nearest nodes among those that may be results.
-  void start(const FrozenTools& tools, std::size_t ef, std::size_t most, const Keep& keep);
+  // A walk with `ef` candidates that keeps the `most` nearest nodes among those that may be results, and does not see `skipped`.
+  void start(const FrozenTools& tools, std::size_t ef, std::size_t most, const Keep& keep, std::uint32_t skipped);
   // Expands the nearest open candidate; false when there was none: the walk is over.
   bool step(const FrozenTools& tools);
   // How many nodes that may be results the walk has expanded.

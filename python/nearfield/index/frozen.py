@@ -11,7 +11,7 @@ from nearfield import _core
 from nearfield.arrays import check_threads
 from nearfield.errors import FormatError
 from nearfield.index.common import Description, live_below, read_description
-from nearfield.index.graph import GraphIndex, Seen, settle_names
+from nearfield.index.graph import GraphIndex, Seen, read_calibration, settle_names
 from nearfield.index.ids import IdMap, read_ids
 
 
@@ -41,13 +41,17 @@ class FrozenIndex(GraphIndex):
         self.ef_construction, self.seed = params["ef_construction"], params["seed"]
         self.compact: bool = params["compact"]
         self.threads, self.fingerprint = threads, fingerprint
+        self._kind = "FrozenIndex, compact" if self.compact else "FrozenIndex"
+        self._calibration = None
         self._graph: _core.Frozen = graph
         self._seen, self._naming = Seen(graph, names), threading.Lock()
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes one file, atomically: a crash leaves the old file or the new one. Raises InputError when it cannot be written."""
         described = Description(self.dim, self.metric, self.storage, self._graph.slots, self._seen.names.kind, self.fingerprint)
-        self._graph.save(os.fspath(path), [("meta", described.to_bytes()), *self._seen.names.sections(np.arange(self._graph.slots))])
+        made = self._calibration
+        meta = described.to_bytes(calibration=None if made is None else made.to_json())
+        self._graph.save(os.fspath(path), [("meta", meta), *self._seen.names.sections(np.arange(self._graph.slots))])
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, mmap: bool = True, verify: bool = True, threads: int | None = None) -> FrozenIndex:
@@ -66,11 +70,13 @@ class FrozenIndex(GraphIndex):
         check_threads(threads)
         where = os.fspath(path)
         file = _core.Container.open(where, "frozen", mmap, verify)
-        described, _ = read_description(file, where)
+        described, fields = read_description(file, where)
         graph = _core.Frozen.from_container(file)
         made = graph.params()
         if (described.dim, described.metric, described.storage, described.count) != (made["dim"], made["metric"], "float32", graph.slots):
             raise FormatError(f"{where}: its description and its graph differ: the file is damaged")
         names = read_ids(file, described.ids, described.count, where)
         settle_names(names, live_below(graph, graph.slots), graph.slots, where)
-        return cls(graph, names, threads=threads, fingerprint=described.fingerprint)
+        index = cls(graph, names, threads=threads, fingerprint=described.fingerprint)
+        index._calibration = read_calibration(fields, where)
+        return index

@@ -12,12 +12,26 @@ import numpy.typing as npt
 from nearfield import _core
 from nearfield.arrays import as_matrix, check_threads, check_whole
 from nearfield.errors import FormatError, InputError
+from nearfield.index.calibration import Calibration, calibrate
 from nearfield.index.common import by_slot, check_search, make_hits
 from nearfield.index.ids import IdMap
+from nearfield.index.planner import MOST_SHARE, SearchPlan, plan_of, step_of
 from nearfield.kernels.choice import score_stored
-from nearfield.types import AnyArray, FloatArray, Hits, Ids, IntArray, Metric, Storage
+from nearfield.types import AnyArray, BoolArray, FloatArray, Hits, Ids, IntArray, Metric, Storage
 
 MAX_EF = 2**20
+# What a search without ef and target_recall aims at where the index is calibrated.
+TARGET = 0.95
+# Of an index too small for a calibration, a search with a target scans all rows: so wide a walk is more work for M >= 2.
+WIDE = 8_192
+
+
+class Width(NamedTuple):
+    """Candidates of a walk, where the number comes from, and the recall aimed at."""
+
+    ef: int
+    source: str
+    target: float | None
 
 
 class Seen(NamedTuple):
@@ -39,6 +53,8 @@ class GraphIndex:
     threads: int | None
     fingerprint: str | None
     _seen: Seen
+    _kind: str
+    _calibration: Calibration | None
     # Held while names change and a change becomes visible, and while ids of a filter become slots: of one moment, these too.
     _naming: threading.Lock
 
@@ -75,8 +91,11 @@ class GraphIndex:
             queries: ``(nq, dim)`` or one row ``(dim,)``, float.
             k: how many, >= 1; fewer rows give fewer (``Hits.counts``).
             ef: candidates kept during the walk, 1 to 1,048,576, raised to ``k`` where it is smaller: more find more, and cost time in
-                proportion. Default: max(64, 2 k); at 64, recall@10 was 0.94 on 20,000 clustered rows of 384 dimensions, at 128 it was 0.99.
-            target_recall: refused; it needs a calibration that this index does not make yet.
+                proportion. Default: what ``target_recall`` needs.
+            target_recall: recall@k to reach on average over queries like the rows, above 0 and at most 1; not together with ``ef``. It sets
+                ef by a calibration on 256 rows of the index (``docs/hnsw.md``): a FrozenIndex has it from ``freeze``; an HNSWIndex makes
+                it in ``save`` and in a search that names a target, again when the index has doubled or halved since; below 2,000 rows all
+                are scanned. Default: 0.95 where there is a calibration, and ``ef = max(64, 2 k)`` where there is none.
             filter: ids to search among (those not in the index match nothing), or a boolean mask aligned with ``index.ids``,
                 ``(n,)`` or ``(nq, n)``.
             bias: float32 added to the scores, aligned with ``index.ids``, ``(n,)`` or ``(nq, n)``; finite. The search is then exact.
@@ -86,18 +105,69 @@ class GraphIndex:
             Hits: ids, scores and counts.
 
         Raises:
-            InputError: wrong shape, dtype, k or ef; a query with NaN, infinity or a norm beyond float32; a target_recall.
+            InputError: wrong shape, dtype, k or ef; a query with NaN, infinity or a norm beyond float32; ef and target_recall
+                together.
         """
         rows, count = check_search(queries, k, self.dim)
-        if target_recall is not None:
-            raise InputError("target_recall: HNSWIndex cannot honour it without a calibration, which it does not make yet: give ef")
-        width = max(64, 2 * count) if ef is None else check_whole(ef, "ef", 1, MAX_EF)
+        count_threads = check_threads(threads, self.threads)
+        width = self._width(count, ef, target_recall, count_threads)
         with self._naming if filter is not None else nullcontext():
             graph, names = self._seen
             limit = graph.slots
             mask, weights = by_slot(filter, bias, names, graph, limit, len(rows))
-        slots, scores, counts = graph.search(rows, count, limit, width, mask, weights, check_threads(threads, self.threads))
+        step = self._step(graph, width.ef, count, mask)[0]
+        slots, scores, counts = graph.search(rows, count, limit, width.ef, mask, weights, count_threads, step=step)
         return make_hits(names, slots, scores, counts)
+
+    def explain(
+        self,
+        queries: npt.ArrayLike,
+        k: int = 10,
+        *,
+        ef: int | None = None,
+        target_recall: float | None = None,
+        filter: Any = None,
+        bias: npt.ArrayLike | None = None,
+        threads: int | None = None,
+    ) -> SearchPlan:
+        """What ``search`` with the same arguments does, and why: the width of the walk, and for each query whether it walks or scans.
+
+        A scan is exact over the rows that may be results. It is taken where it is no more work than the walk: rows^2 <= ef * step * all
+        rows, where ``step`` is how many rows of a scan cost as much as one node of a walk, measured once per process for each kind of
+        index, dim and M (on 20,000 rows and more; M stands in below). A walk that meets too few rows, as where a filter's rows lie away
+        from the query, ends in a scan as well. The batch plays no part: scans and walks both cost the same for each query of a batch.
+
+        Args:
+            queries, k, ef, target_recall, filter, bias, threads: as for ``search``.
+
+        Returns:
+            SearchPlan: ef and its source, step, and for each query matches, scans and a line of reasons.
+
+        Raises:
+            InputError: as ``search``.
+
+        >>> from nearfield.index.hnsw import HNSWIndex
+        >>> index = HNSWIndex(2, metric="ip")
+        >>> index.add(np.array([[1, 0], [0, 1]], np.float32))
+        >>> index.explain(np.array([2, 1], np.float32), 1).scans.tolist()
+        [True]
+        """
+        rows, count = check_search(queries, k, self.dim)
+        width = self._width(count, ef, target_recall, check_threads(threads, self.threads))
+        with self._naming if filter is not None else nullcontext():
+            graph, names = self._seen
+            mask, weights = by_slot(filter, bias, names, graph, graph.slots, len(rows))
+        return plan_of(
+            graph,
+            k=count,
+            ef=width.ef,
+            source=width.source,
+            target_recall=width.target,
+            step=self._step(graph, width.ef, count, mask),
+            mask=mask,
+            bias=weights is not None,
+            queries=len(rows),
+        )
 
     def score(self, queries: npt.ArrayLike, ids: Any, *, threads: int | None = None) -> FloatArray:
         """Scores given candidates, for reranking: the very scores that a search without a bias reports for these rows.
@@ -135,6 +205,37 @@ class GraphIndex:
             slots = names.require(ids)
         return graph.get(slots)
 
+    def _step(self, graph: _core.HnswView | _core.Frozen, ef: int, k: int, mask: BoolArray | None) -> tuple[float, bool]:
+        """The planner's step; not measured where it cannot matter."""
+        if mask is None and graph.live > max(ef, k) * MOST_SHARE * self.M:
+            return float(self.M), False
+        return step_of(graph, self._kind)
+
+    def _width(self, k: int, ef: int | None, target: float | None, threads: int) -> Width:
+        if ef is not None:
+            if target is not None:
+                raise InputError("ef and target_recall given: give one of them")
+            return Width(check_whole(ef, "ef", 1, MAX_EF), "given", None)
+        if target is not None:
+            if isinstance(target, bool) or not isinstance(target, (int, float, np.integer, np.floating)) or not 0 < target <= 1:
+                raise InputError(f"target_recall: {target!r} given, a number above 0 and at most 1 expected")
+            self._calibrate(threads)
+        made = self._valid_calibration()
+        if made is not None:
+            wanted = TARGET if target is None else float(target)
+            return Width(min(MAX_EF, made.width(k, wanted)), "calibration", wanted)
+        return Width(min(MAX_EF, max(64, 2 * k) if target is None else max(WIDE, k)), "default", None if target is None else float(target))
+
+    def _valid_calibration(self) -> Calibration | None:
+        """The calibration, unless the index has doubled or halved since."""
+        made = self._calibration
+        return made if made is not None and made.rows <= 2 * len(self) and len(self) <= 2 * made.rows else None
+
+    def _calibrate(self, threads: int) -> None:
+        """Makes a calibration where there is none that is valid. Two callers at once make the same one."""
+        if self._valid_calibration() is None:
+            self._calibration = calibrate(self._seen.graph, self.seed, threads)
+
 
 def settle_names(names: IdMap, live: IntArray, slots: int, where: str) -> None:
     """Makes names stand for live slots alone, one for each; raises FormatError, naming the file, where one stands for two."""
@@ -145,3 +246,11 @@ def settle_names(names: IdMap, live: IntArray, slots: int, where: str) -> None:
     found, _ = names.find(wanted.tolist() if names.kind == "str" else wanted)
     if not np.array_equal(found, live):
         raise FormatError(f"{where}: an id stands for two rows: the file is damaged")
+
+
+def read_calibration(fields: dict[str, Any], where: str) -> Calibration | None:
+    """The calibration in a file's description, None where it has none; raises FormatError, naming the file, for what is not one."""
+    try:
+        return Calibration.from_json(fields.get("calibration"))
+    except InputError as problem:
+        raise FormatError(f"{where}: its calibration cannot be read ({problem}): the file is damaged") from problem

@@ -14,7 +14,7 @@ from nearfield.arrays import as_matrix, check_threads, check_whole
 from nearfield.errors import FormatError, InputError
 from nearfield.index.common import MAX_DIM, METRICS, STORAGES, Description, check_choice, read_description
 from nearfield.index.frozen import FrozenIndex
-from nearfield.index.graph import MAX_EF, GraphIndex, Seen, settle_names
+from nearfield.index.graph import MAX_EF, GraphIndex, Seen, read_calibration, settle_names
 from nearfield.index.ids import Change, IdMap, read_ids
 from nearfield.types import Ids, IntArray, Metric, Storage
 
@@ -79,6 +79,7 @@ class HNSWIndex(GraphIndex):
         self.seed = check_whole(seed, "seed", 0, 2**64 - 1)
         self.threads = threads
         self.fingerprint = fingerprint
+        self._kind, self._calibration = "HNSWIndex", None
         self._writing = threading.Lock()
         self._naming = threading.Lock()
         self._graph: _core.Hnsw = _core.Hnsw(self.dim, self.metric, self.M, self.ef_construction, self.seed)
@@ -213,7 +214,9 @@ class HNSWIndex(GraphIndex):
                 graph.connect()
             frozen = graph.freeze(bool(compact), count)
             copied = IdMap(kept.tolist() if self._names.kind == "str" else kept)
-        return FrozenIndex(frozen, copied, threads=self.threads, fingerprint=self.fingerprint)
+        index = FrozenIndex(frozen, copied, threads=self.threads, fingerprint=self.fingerprint)
+        index._calibrate(count)
+        return index
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes one file, atomically: a crash leaves the old file or the new one. Raises InputError when it cannot be written."""
@@ -221,7 +224,10 @@ class HNSWIndex(GraphIndex):
             described = Description(self.dim, self.metric, self.storage, self._graph.slots, self._names.kind, self.fingerprint)
             names = self._names.sections(np.arange(self._graph.slots))
             self._graph.connect()
-            self._graph.save(os.fspath(path), [("meta", described.to_bytes()), *names])
+            self._calibrate(check_threads(None, self.threads))
+            made = self._valid_calibration()
+            meta = described.to_bytes(calibration=None if made is None else made.to_json())
+            self._graph.save(os.fspath(path), [("meta", meta), *names])
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, mmap: bool = True, verify: bool = True, threads: int | None = None) -> HNSWIndex:
@@ -239,7 +245,7 @@ class HNSWIndex(GraphIndex):
         """
         where = os.fspath(path)
         file = _core.Container.open(where, "hnsw", mmap, verify)
-        described, _ = read_description(file, where)
+        described, fields = read_description(file, where)
         graph = _core.Hnsw.from_container(file)
         made = graph.params()
         if (described.dim, described.metric, described.storage, described.count) != (made["dim"], made["metric"], "float32", graph.slots):
@@ -249,6 +255,7 @@ class HNSWIndex(GraphIndex):
         index._graph, index._names = graph, read_ids(file, described.ids, described.count, where)
         settle_names(index._names, graph.live_slots(), graph.slots, where)
         index._publish()
+        index._calibration = read_calibration(fields, where)
         return index
 
     def _publish(self) -> None:
