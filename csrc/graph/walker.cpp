@@ -113,6 +113,7 @@ void Walker::start(const FrozenTools& tools, std::size_t ef, std::size_t most, c
   const FrozenGraph& graph = tools.graph;
   keep_ = keep;
   kept_ = 0;
+  fetched_ = false;
   open_.use(tools.insert);
   found_.use(tools.insert);
   open_.reset(ef);
@@ -164,7 +165,11 @@ bool Walker::step(const FrozenTools& tools) {
     if (open_.open()) prefetch_block(graph.block(open_.next()), graph.shape.stride);
     return true;
   }
-  return false;
+  // One turn more, for what finish() reads.
+  if (fetched_ || graph.fine == nullptr) return false;
+  fetched_ = true;
+  for (std::size_t i = 0; i < found_.size(); ++i) prefetch(graph.fine_row(node_of(found_[i])), tools.coder.width());
+  return true;
 }
 
 void Walker::estimate_neighbours(const FrozenTools& tools, std::uint32_t node, float distance) {
@@ -218,10 +223,6 @@ double Walker::score_of(const FrozenTools& tools, std::uint32_t node) const {
 }
 
 void Walker::finish(const FrozenTools& tools, std::size_t k) {
-  const FrozenGraph& graph = tools.graph;
-  if (graph.fine != nullptr) {
-    for (std::size_t i = 0; i < found_.size(); ++i) prefetch(graph.fine_row(node_of(found_[i])), tools.coder.width());
-  }
   scored_.clear();
   for (std::size_t i = 0; i < found_.size(); ++i) scored_.push_back({score_of(tools, node_of(found_[i])), node_of(found_[i])});
   std::sort(scored_.begin(), scored_.end(), better);

@@ -55,7 +55,7 @@ class Walker {
 
   // A walk with `ef` candidates that keeps the `most` nearest nodes among those that may be results, and does not see `skipped`.
   void start(const FrozenTools& tools, std::size_t ef, std::size_t most, const Keep& keep, std::uint32_t skipped);
-  // Expands the nearest open candidate; false when there was none: the walk is over.
+  // Expands the nearest open candidate, or fetches what finish() reads; false when there was nothing to do: the walk is over.
   bool step(const FrozenTools& tools);
   // How many nodes that may be results the walk has expanded.
   std::size_t kept() const { return kept_; }
@@ -86,6 +86,7 @@ class Walker {
   Pool found_;   // nodes measured
   NodeSet seen_;
   std::size_t kept_ = 0;
+  bool fetched_ = false;
   std::vector<std::uint32_t> fresh_;
   std::vector<const std::int8_t*> rows_;
   std::vector<std::int32_t> products_;
