@@ -55,7 +55,7 @@ class Calibration:
         >>> made.width(10, 0.9), made.width(10, 0.94), made.width(3, 0.9), made.width(100, 0.9), made.width(200, 0.9), made.width(10, 1.0)
         (20, 30, 20, 100, 200, 40)
         >>> made.width(32, 0.9)
-        45
+        46
         """
         ks = sorted(self.points)
         efs = [_reach(self.points[each], target) for each in ks]
