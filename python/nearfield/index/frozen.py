@@ -50,7 +50,7 @@ class FrozenIndex(GraphIndex):
         """Writes one file, atomically: a crash leaves the old file or the new one. Raises InputError when it cannot be written."""
         described = Description(self.dim, self.metric, self.storage, self._graph.slots, self._seen.names.kind, self.fingerprint)
         made = self._calibration
-        meta = described.to_bytes(calibration=None if made is None else made.to_json())
+        meta = described.to_bytes(**({} if made is None else {"calibration": made.to_json()}))
         self._graph.save(os.fspath(path), [("meta", meta), *self._seen.names.sections(np.arange(self._graph.slots))])
 
     @classmethod

@@ -226,7 +226,7 @@ class HNSWIndex(GraphIndex):
             self._graph.connect()
             self._calibrate(check_threads(None, self.threads))
             made = self._valid_calibration()
-            meta = described.to_bytes(calibration=None if made is None else made.to_json())
+            meta = described.to_bytes(**({} if made is None else {"calibration": made.to_json()}))
             self._graph.save(os.fspath(path), [("meta", meta), *names])
 
     @classmethod
