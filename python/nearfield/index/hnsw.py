@@ -159,7 +159,7 @@ class HNSWIndex(GraphIndex):
             ``capacity``, ``counts`` (rows with 0, 1, ... neighbours); ``levels`` (rows whose highest layer is 0, 1, ...); ``to_deleted``
             (links that lead to deleted rows); ``unreached`` (rows that no way leads to; ``save``, ``freeze`` and ``consolidate`` mend
             them); ``memory`` in bytes: ``rows``, ``codes``, ``links``, ``other``, ``total``, without ids; ``target`` of the kernel that
-            walks use; ``calibration``: None, as an index that still changes has none.
+            walks use; ``calibration``: recall by width (``{"rows", "points"}``) where there is one that holds for this size, else None.
 
         >>> index = HNSWIndex(2, metric="ip")
         >>> index.add(np.array([[1, 0], [0, 1], [1, 1]], np.float32))
@@ -168,7 +168,7 @@ class HNSWIndex(GraphIndex):
         >>> stats["rows"], stats["deleted"], stats["degrees"]["mean"], stats["unreached"]
         (2, 1, 1.0, 0)
         """
-        found = self._graph.stats()
+        found, made = self._graph.stats(), self._valid_calibration()
         counts = found["degrees"]
         held = [degree for degree, count in enumerate(counts) if count]
         memory = {name: found[f"{name}_bytes"] for name in ("rows", "codes", "links", "other")}
@@ -187,7 +187,7 @@ class HNSWIndex(GraphIndex):
             "unreached": found["unreached"],
             "memory": {**memory, "total": sum(memory.values())},
             "target": found["target"],
-            "calibration": None,
+            "calibration": None if made is None else made.to_json(),
         }
 
     def freeze(self, *, compact: bool = False, threads: int | None = None) -> FrozenIndex:
