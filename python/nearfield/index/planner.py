@@ -66,7 +66,7 @@ def step_of(graph: _core.HnswView | _core.Frozen, kind: str) -> tuple[float, boo
 
 
 def _measure(graph: _core.HnswView | _core.Frozen) -> float:
-    slots = graph.live_slots()[:: max(1, graph.live // QUERIES)][:QUERIES]
+    slots = np.ascontiguousarray(graph.live_slots()[:: max(1, graph.live // QUERIES)][:QUERIES])
     queries, seconds = graph.get(slots), {"walk": np.inf, "scan": np.inf}
     for _ in range(ROUNDS):
         for mode in seconds:
