@@ -1,6 +1,7 @@
 #include "graph/build.h"
 
 #include <algorithm>
+#include <atomic>
 #include <vector>
 
 #include "base/status.h"
@@ -117,11 +118,25 @@ void reserve_for_links(const Graph& graph, std::size_t sources, Scratch& scratch
   scratch.chosen.reserve(most);
 }
 
-void link_batch(Graph& graph, const codec::Coder& coder, std::uint32_t begin, std::uint32_t end, int threads, ScratchList& scratches) {
-  raise_if_bad(parallel::parallel_for(end - begin, threads, [&](std::size_t from, std::size_t to, std::size_t) {
-    auto scratch = scratches.borrow();
-    for (std::size_t i = from; i < to; ++i) choose_links(graph, coder, begin, begin + static_cast<std::uint32_t>(i), *scratch);
+// Calls body(i, part) once for each i below n; a thread that is done takes the next, as some nodes cost several times what others do.
+template <typename Body>
+void for_each(std::size_t n, int threads, const Body& body) {
+  std::atomic<std::size_t> next{0};
+  const std::size_t parts = std::min<std::size_t>(n, static_cast<std::size_t>(std::max(1, threads)));
+  raise_if_bad(parallel::parallel_for(parts, threads, [&](std::size_t begin, std::size_t end, std::size_t part) {
+    for (std::size_t each = begin; each < end; ++each) {
+      for (std::size_t i = next++; i < n; i = next++) body(i, part);
+    }
   }));
+}
+
+void link_batch(Graph& graph, const codec::Coder& coder, std::uint32_t begin, std::uint32_t end, int threads, ScratchList& scratches) {
+  std::vector<ScratchList::Lease> leases;
+  for (int part = 0; part < std::max(1, threads); ++part) leases.push_back(scratches.borrow());
+  for_each(end - begin, threads, [&](std::size_t i, std::size_t part) {
+    choose_links(graph, coder, begin, begin + static_cast<std::uint32_t>(i), *leases[part]);
+  });
+  leases.clear();
   std::vector<BackLink> links = links_of_batch(graph, begin, end);
   link_back_all(graph, links, threads, scratches);
 }
@@ -142,9 +157,9 @@ void link_back_all(Graph& graph, std::vector<BackLink>& links, int threads, Scra
     leases.push_back(scratches.borrow());
     reserve_for_links(graph, largest, *leases.back());
   }
-  raise_if_bad(parallel::parallel_for(starts.size() - 1, threads, [&](std::size_t from, std::size_t to, std::size_t part) {
-    for (std::size_t i = from; i < to; ++i) link_back(graph, coder, &links[starts[i]], links.data() + starts[i + 1], *leases[part]);
-  }));
+  for_each(starts.size() - 1, threads, [&](std::size_t i, std::size_t part) {
+    link_back(graph, coder, &links[starts[i]], links.data() + starts[i + 1], *leases[part]);
+  });
 }
 
 void link_nodes(Graph& graph, std::size_t first, int threads, ScratchList& scratches) {

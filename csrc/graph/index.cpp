@@ -8,6 +8,7 @@
 #include "graph/frozen.h"
 #include "graph/reach.h"
 #include "graph/repair.h"
+#include "parallel/pool.h"
 #include "score/door.h"
 #include "score/gather.h"
 
@@ -28,13 +29,15 @@ void check_node(std::uint64_t node, std::size_t size) {
 }
 
 // The rows as they are stored: cosine scales them to norm 1.
-std::vector<float> prepare(const float* rows, std::size_t count, const Params& params) {
+std::vector<float> prepare(const float* rows, std::size_t count, const Params& params, int threads) {
   std::vector<float> stored(rows, rows + count * params.dim);
-  for (std::size_t i = 0; i < count; ++i) {
-    const float* row = rows + i * params.dim;
-    const double norm = score::checked_norm(row, params.dim, "vectors", i);
-    if (params.metric == Metric::cosine) score::normalize(row, params.dim, norm, stored.data() + i * params.dim);
-  }
+  raise_if_bad(parallel::parallel_for(count, threads, [&](std::size_t begin, std::size_t end, std::size_t) {
+    for (std::size_t i = begin; i < end; ++i) {
+      const float* row = rows + i * params.dim;
+      const double norm = score::checked_norm(row, params.dim, "vectors", i);
+      if (params.metric == Metric::cosine) score::normalize(row, params.dim, norm, stored.data() + i * params.dim);
+    }
+  }));
   return stored;
 }
 
@@ -99,7 +102,7 @@ void Hnsw::publish(std::size_t size) {
 }
 
 void Hnsw::append(const float* rows, std::size_t count, const std::vector<std::uint64_t>& dead, int threads) {
-  const std::vector<float> prepared = prepare(rows, count, params());
+  const std::vector<float> prepared = prepare(rows, count, params(), threads);
   const std::lock_guard lock(writing_);
   Graph& graph = *graph_;
   const std::size_t first = graph.size();

@@ -34,7 +34,8 @@ class HNSWIndex(GraphIndex):
     is saved or frozen, and whenever it has doubled. Scores are those of the exact index, computed in
     float64 for the rows returned. ``k`` results come back whenever ``k`` exist: where a filter or deletes leave so few rows that scanning
     them is no more work than the walk (rows^2 <= ef * M * all rows), and where the walk finds fewer than ``k``, the answer is an exact
-    scan; so it is with a bias. Safe under threads: searches run at the same time without the GIL; an add lets them in between its slices.
+    scan; so it is with a bias. Safe under threads: one call changes the index at a time, and searches, without the GIL, see the rows of
+    one moment between two changes and wait for none.
 
     Args:
         dim: the number of columns, 1 to 65,536.
@@ -92,8 +93,7 @@ class HNSWIndex(GraphIndex):
         Args:
             vectors: ``(n, dim)`` or one row ``(dim,)``, float; C-contiguous float32 is read without a copy.
             ids: ``n`` int64 >= 0 or ``n`` str, each once; default: numbers that follow the largest id (0 for an empty index). A row
-                whose id exists replaces the old row and moves last in order; the old row's memory is kept, because the graph leads
-                through it.
+                whose id exists replaces the old row and moves last in order; the old row goes as by ``delete``.
             threads: as for the constructor, for this call.
 
         Raises:
