@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from benchmarks.encoders import engines, graphs, models
 from benchmarks.encoders.engines import EncodeEngine, Maker, Setup
 from benchmarks.encoders.loop import HandLoop, padded
 from benchmarks.encoders.models import AS_SHIPPED, DEEP, MINILM
-from benchmarks.suites import encode, encode_load, encode_quality, encode_start, text_search
+from benchmarks.suites import encode, encode_load, encode_quality, encode_start, text_search, tokenize
 from conftest import WORDS, make_tiny_model
 
 pytestmark = needs_core
@@ -319,3 +320,15 @@ def test_openvino_computes_the_same_model(plan: Plan) -> None:
         found = engines.openvino(precision)(maker.setup, rows=4, others="f32")(texts)  # type: ignore[arg-type]
         assert encode_quality.row_cosines(found, truth).min() > least
     assert graphs.openvino_int8(plan, AS_SHIPPED).with_suffix(".bin").is_file()
+
+
+def test_a_tiny_tokenize_suite(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokenize, "QUICK_CELLS", ((16, 1, 3), (64, 4, 1)))
+    rows = tokenize.run(replace(plan, only=("tokenizers",)))
+    results.validate(sample_document(*rows))
+    assert [row.engine for row in rows] == ["nearfield", "tokenizers"] * 2
+    for row in rows:
+        assert row.quality == 1.0
+        assert row.value > 0
+        assert (row.p50 is not None) == (row.params["batch"] == 1)
+    assert {row.engine for row in tokenize.run(replace(plan, peers=False))} == {"nearfield"}
