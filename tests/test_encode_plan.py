@@ -12,7 +12,8 @@ import pytest
 import nearfield as nf
 from encode_models import make_bundle, some_texts
 from nearfield.encode import native_plan
-from nearfield.encode.native_plan import TARGET, choose, measure_plan, rule, stated_plan
+from nearfield.encode.native_model import packer
+from nearfield.encode.native_plan import TARGET, choose, measure_plan, stated_plan
 from nearfield.encode.spec import read_spec
 from nearfield.encode.tokenize import TextTokenizer
 from nearfield.errors import FormatError
@@ -70,13 +71,16 @@ def test_export_states_the_plan_and_the_encoder_obeys_it(tiny_model: Path, tmp_p
             assert encoder._native._model.plan == plan
 
 
-def test_without_a_plan_queries_keys_and_values_are_bf16(tiny_model: Path, tmp_path: Path) -> None:
+def test_without_a_plan_the_engine_decides(tiny_model: Path, tmp_path: Path) -> None:
     bundle = make_bundle(tiny_model, tmp_path / "bundle")
+    default = packer(tiny_model, read_spec(tiny_model))("int8", []).plan
+    assert len(default) == 8
+    assert set(default) <= {"int8", "bf16"}
     for path in (bundle, tiny_model):
         with nf.Encoder(path, backend="native", precision="int8") as encoder:
             assert encoder._native is not None
             assert encoder._native._model is not None
-            assert encoder._native._model.plan == rule(2) == ["bf16", "int8", "int8", "int8"] * 2
+            assert encoder._native._model.plan == default
             assert np.isfinite(encoder.encode("search")).all()
 
 

@@ -9,9 +9,7 @@ import numpy as np
 
 from nearfield import _core
 from nearfield.encode.native_model import open_native_model
-from nearfield.encode.native_plan import rule
-from nearfield.encode.shape import read_shape
-from nearfield.encode.spec import ModelSpec, weights_folder
+from nearfield.encode.spec import ModelSpec
 from nearfield.encode.tokenize import TextTokenizer
 from nearfield.errors import InputError
 from nearfield.progress import progress as show_progress
@@ -35,7 +33,7 @@ class NativeBackend:
         spec: as ``read_spec`` gives it.
         precision: ``"fp32"``, ``"bf16"`` or ``"int8"``.
         threads: of one call.
-        plan: for int8: the kind of each linear layer; None (default): `nearfield.encode.native_plan.rule`.
+        plan: for int8: the kind of each linear layer; None (default): the engine's own choice, for a model that nobody measured.
         weights_sha256: of ``model.safetensors`` where it was checked already.
 
     Attributes:
@@ -50,10 +48,8 @@ class NativeBackend:
         self, folder: Path, spec: ModelSpec, precision: str, threads: int, *, plan: Sequence[str] | None = None,
         weights_sha256: str | None = None,
     ) -> None:  # fmt: skip
-        if precision != "int8":
+        if precision != "int8" or plan is None:
             plan = ()
-        elif plan is None:
-            plan = rule(read_shape(weights_folder(folder)).layers)
         self._model: _core.EncoderModel | None
         self._model, self.cache_file = open_native_model(folder, spec, precision, plan, weights_sha256=weights_sha256)
         self._dim, self._threads = spec.dim, threads
@@ -64,20 +60,22 @@ class NativeBackend:
         Raises:
             InputError: closed, also by another thread meanwhile; or a token that the model does not have.
         """
+        if len(texts) <= SLICE and not progress:  # a query: a bar and a copy would take a tenth of its time
+            return self._slice(texts, prompt, tokenizer)
         out = np.empty((len(texts), self._dim), np.float32)
         truncated = 0
         with show_progress(f"encoding {len(texts):,} texts", len(texts), enabled=progress) as bar:
             for start in range(0, len(texts), SLICE):
-                model = self._model  # once: another thread may close the encoder meanwhile
-                if model is None:
-                    raise InputError("this encoder is closed; open another one")
                 part = texts[start : start + SLICE]
-                out[start : start + SLICE], cut = self._slice(model, part, prompt, tokenizer)
+                out[start : start + SLICE], cut = self._slice(part, prompt, tokenizer)
                 truncated += cut
                 bar.advance(len(part))
         return out, truncated
 
-    def _slice(self, model: _core.EncoderModel, texts: list[str], prompt: str, tokenizer: TextTokenizer) -> tuple[FloatArray, int]:
+    def _slice(self, texts: list[str], prompt: str, tokenizer: TextTokenizer) -> tuple[FloatArray, int]:
+        model = self._model  # once: another thread may close the encoder meanwhile
+        if model is None:
+            raise InputError("this encoder is closed; open another one")
         if tokenizer.native is not None:  # from text to vector without the GIL
             return _core.encode_texts(tokenizer.native, model, texts, tokenizer.max_tokens, prompt, self._threads)
         ids, offsets, truncated = tokenizer.encode(texts, prompt)

@@ -30,15 +30,6 @@ TARGET = 0.9992
 TEXTS, TOKENS = 24, 64
 
 
-def rule(layers: int) -> list[str]:
-    """The plan of a model that nobody measured: queries, keys and values in bf16.
-
-    >>> rule(1)
-    ['bf16', 'int8', 'int8', 'int8']
-    """
-    return ["bf16", "int8", "int8", "int8"] * layers
-
-
 def measure_plan(folder: Path, spec: ModelSpec, ids: Sequence[Sequence[int]]) -> dict[str, Any]:
     """Measures every candidate alone and puts the worst into bf16 until the mean cosine to float32 is TARGET.
 
