@@ -97,9 +97,9 @@ class FlatStore:
     @property
     def live(self) -> int: ...
 
-@final
 def scan_pays(matches: float, size: float, ef: float, step: float) -> bool: ...
 
+@final
 class Frozen:
     @staticmethod
     def from_container(file: Container) -> Frozen: ...
