@@ -9,33 +9,40 @@
 namespace nf::score {
 namespace {
 
-// Scans a run of tiles, given as one, by their codes; returns how many pairs they let through.
-std::size_t scan_codes(const Task& task, std::size_t begin, std::size_t nq, const Tile& tile, Scratch& scratch, Collector* best,
+// Codes that the scan after this one is likely to read.
+struct Ahead {
+  const std::int8_t* codes = nullptr;
+  std::size_t bytes = 0;
+};
+
+// Scans a run of tiles, given as one, by their codes; returns how many pairs they let through. `ahead` is what the next scan reads.
+std::size_t scan_codes(const Task& task, std::size_t begin, std::size_t nq, const Tile& tile, Ahead ahead, Scratch& scratch, Collector* best,
                        const std::vector<ExactScore>& exact) {
   const Metric metric = task.rows.metric;
   const MatrixView<float>& bias = task.options.bias;
+  const std::size_t lines = bias.rows > 1 ? nq : 1;
+  const auto add_of = [&](std::size_t i) { return scratch.add.data() + (lines > 1 ? i * max_span(task.rows.dim) * kTileRows : 0); };
   double max_add = 0.0;
-  std::vector<CodedBound>& bounds = scratch.bounds;
-  bounds.clear();
+  for (std::size_t i = 0; i < lines && (bias.data != nullptr || metric == Metric::l2); ++i) {
+    const float* const given = bias.data == nullptr ? nullptr : bias.row(bias.rows > 1 ? begin + i : 0) + tile.first;
+    max_add = std::max(max_add, add_terms(metric, tile.codes, given, tile.count, add_of(i)));
+  }
+  CodedProbes& probes = scratch.probes;
+  probes.fit(metric, task.rows.dim, *task.coded, begin, nq, static_cast<double>(tile.max_norm), max_add, add_of);
   for (std::size_t i = 0; i < nq; ++i) {
-    const bool own = bias.rows > 1;
-    float* const add = scratch.add.data() + (own ? i * max_span(task.rows.dim) * kTileRows : 0);
-    if (own || i == 0) {
-      const float* const given = bias.data == nullptr ? nullptr : bias.row(own ? begin + i : 0) + tile.first;
-      if (given != nullptr || metric == Metric::l2) max_add = add_terms(metric, tile.codes, given, tile.count, add);
-    }
-    bounds.emplace_back(metric, task.rows.dim, (*task.coded)[begin + i], tile.max_norm);
-    scratch.probes[i] = bounds[i].probe(best[i].threshold(), add, max_add);
+    best[i].settle();
+    if (scratch.shared != nullptr) scratch.shared[i].exchange(best[i]);
+    probes.set_threshold(i, best[i].threshold());
   }
   const kernels::ScanI8Rows rows{tile.codes.codes, codec::packed_blocks(tile.count), codec::packed_groups(task.rows.dim), tile.codes.scale,
-                                 tile.codes.error};
-  const kernels::ScanI8Queries queries = task.coded->from(begin, nq, scratch.probes.data());
+                                 tile.codes.error, ahead.codes, ahead.bytes};
+  const kernels::ScanI8Queries queries = task.coded->from(begin, nq, probes.each());
   const std::size_t found = task.coded_scan->scan(&queries, &rows, scratch.hits.data());
   for (std::size_t h = 0; h < found; ++h) {
     const kernels::ScanI8Hit& hit = scratch.hits[h];
     const std::uint64_t slot = tile.first + hit.row;
     if (hit.row >= tile.count || !task.allowed(begin + hit.query, slot)) continue;
-    best[hit.query].offer(bounds[hit.query].around(tile.codes, hit, task.bias(begin + hit.query, slot), slot), exact[hit.query]);
+    best[hit.query].offer(probes.bound(hit.query).around(tile.codes, hit, task.bias(begin + hit.query, slot), slot), exact[hit.query]);
   }
   return found;
 }
@@ -53,6 +60,14 @@ std::size_t coded_run(const Task& task, std::size_t begin, std::size_t nq, std::
   }
   run.count = std::min<std::size_t>(run.count, rows.slots - run.first);
   return tiles;
+}
+
+Ahead behind(const Task& task, std::size_t next, std::size_t end, std::size_t span) {
+  if (task.filtered() || task.signs || next >= end) return {};  // whether the next tiles will be scanned by codes is not known
+  const Tile* const tiles = task.rows.tiles;
+  std::size_t count = 1;
+  while (count < span && next + count < end && tiles[next + count].codes == tiles[next].codes.from(count * kTileRows, task.rows.dim)) ++count;
+  return {tiles[next].codes.codes, codec::packed_bytes(count * kTileRows, task.rows.dim)};
 }
 
 // Scans a tile by its signs. What they let through is bounded by float32 scores: an int8 row lies scattered over a block, so its codes would
@@ -104,7 +119,8 @@ std::size_t scanned_by_codes(const Task& task, std::size_t begin, std::size_t nq
   Tile run;
   const std::size_t tiles = coded_run(task, begin, nq, t, end, scratch.span, run);
   if (!CodedBound::fits(run.max_norm)) return 0;
-  const bool crowded = scratch.coded_patience.learn(scan_codes(task, begin, nq, run, scratch, best, exact), nq * run.count);
+  const Ahead ahead = behind(task, t + tiles, end, std::min(2 * scratch.span, max_span(task.rows.dim)));
+  const bool crowded = scratch.coded_patience.learn(scan_codes(task, begin, nq, run, ahead, scratch, best, exact), nq * run.count);
   // A tile at a time where the signs may take the next one.
   scratch.span = crowded || task.signs ? 1 : std::min(2 * scratch.span, max_span(task.rows.dim));
   return tiles;

@@ -5,6 +5,8 @@
 #include <limits>
 
 #include "base/rounding.h"
+#include "codec/quantize.h"
+#include "parallel/pool.h"
 
 namespace nf::score {
 namespace {
@@ -15,9 +17,12 @@ constexpr double kUnderflow = 0x1p-70;
 // Eight float32 roundings, each 2^-24 of a partial result, with room (kernels/scan_i8/contract.h).
 constexpr double kFloatError = 0x1p-20;
 
+// The nearest integer of a value below 2^51 in size, in two additions where the baseline's nearbyint is a call.
+inline double rounded(double value) { return (value + 0x1.8p52) - 0x1.8p52; }
+
 }  // namespace
 
-CodedQueries::CodedQueries(Metric metric, std::size_t dim, const std::vector<Query>& queries, const kernels::ScanI8& kernel)
+CodedQueries::CodedQueries(Metric metric, std::size_t dim, const std::vector<Query>& queries, const kernels::ScanI8& kernel, int threads)
     : stride_((dim + kernels::kScanStride - 1) / kernels::kScanStride * kernels::kScanStride), each_(queries.size()) {
   const bool wide = kernel.code_max == kernels::kWideCodes;
   if (wide) {
@@ -33,36 +38,43 @@ CodedQueries::CodedQueries(Metric metric, std::size_t dim, const std::vector<Que
   const double codes = static_cast<double>(codec::packed_groups(dim) * codec::kPackDims);
   const double code_max = std::min(static_cast<double>(kernel.code_max), std::floor((0x1p31 - 1.0) / (128.0 * codes)));
   for (std::size_t i = 0; i < queries.size(); ++i) {
-    const bool unit = metric == Metric::cosine;
     if (queries[i].norm == 0.0) continue;  // a zero query: every product is zero, exactly
-    each_[i].norm = unit ? 1.0 : queries[i].norm;
+    each_[i].norm = metric == Metric::cosine ? 1.0 : queries[i].norm;
     usable_ = usable_ && each_[i].norm >= kMinNorm && each_[i].norm <= kMaxNorm && code_max >= 1.0;
-    if (!usable_) return;
-    encode(i, queries[i].raw, unit ? 1.0 / queries[i].norm : 1.0, dim, code_max);
   }
+  if (!usable_) return;
+  raise_if_bad(parallel::parallel_for(queries.size(), threads, [&](std::size_t begin, std::size_t end, std::size_t) {
+    for (std::size_t i = begin; i < end; ++i) {
+      if (queries[i].norm != 0.0) encode(i, queries[i].raw, metric == Metric::cosine ? 1.0 / queries[i].norm : 1.0, dim, code_max);
+    }
+  }));
 }
 
 void CodedQueries::encode(std::size_t i, const float* row, double factor, std::size_t dim, double code_max) {
   CodedQuery& query = each_[i];
-  double peak = 0.0;
-  for (std::size_t j = 0; j < dim; ++j) peak = std::max(peak, std::fabs(static_cast<double>(row[j])));
+  const double peak = static_cast<double>(codec::peak_of(row, dim));
   query.step = peak * factor / code_max;
-  const double low_step = query.step / static_cast<double>(kernels::kLowSteps);
+  const double low_step = query.step / static_cast<double>(kernels::kLowSteps), per_step = 1.0 / query.step, per_low = 1.0 / low_step;
+  const bool wide = wide_.data() != nullptr;
+  std::int16_t* const codes = wide ? wide_.data() + i * stride_ : nullptr;
+  std::int8_t* const narrow = wide ? nullptr : narrow_.data() + i * stride_;
+  std::int8_t* const low = wide ? nullptr : low_.data() + i * stride_;
   double coarse = 0.0, rest = 0.0;
   for (std::size_t j = 0; j < dim; ++j) {
     const double value = static_cast<double>(row[j]) * factor;
-    const double code = std::min(std::max(std::nearbyint(value / query.step), -code_max), code_max);
-    query.code_sum += static_cast<std::int32_t>(code);
+    const double code = std::min(std::max(rounded(value * per_step), -code_max), code_max);
+    const std::int32_t whole = static_cast<std::int32_t>(code);
+    query.code_sum += whole;
     double gap = value - query.step * code;
     coarse += gap * gap;
-    if (wide_.data() != nullptr) {
-      wide_[i * stride_ + j] = static_cast<std::int16_t>(code);
+    if (wide) {
+      codes[j] = static_cast<std::int16_t>(whole);
     } else {
-      const double low = std::min(std::max(std::nearbyint(gap / low_step), -code_max), code_max);
-      narrow_[i * stride_ + j] = static_cast<std::int8_t>(code);
-      low_[i * stride_ + j] = static_cast<std::int8_t>(low);
-      query.low_sum += static_cast<std::int32_t>(low);
-      gap -= low_step * low;
+      const double fine = std::min(std::max(rounded(gap * per_low), -code_max), code_max);
+      narrow[j] = static_cast<std::int8_t>(whole);
+      low[j] = static_cast<std::int8_t>(fine);
+      query.low_sum += static_cast<std::int32_t>(fine);
+      gap -= low_step * fine;
     }
     rest += gap * gap;
   }

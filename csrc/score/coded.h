@@ -30,7 +30,7 @@ struct CodedQuery {
 class CodedQueries {
  public:
   // Codes of the width that the kernel takes.
-  CodedQueries(Metric metric, std::size_t dim, const std::vector<Query>& queries, const kernels::ScanI8& kernel);
+  CodedQueries(Metric metric, std::size_t dim, const std::vector<Query>& queries, const kernels::ScanI8& kernel, int threads);
 
   const CodedQuery& operator[](std::size_t i) const { return each_[i]; }
   // `count` queries from `first` on, as the kernel wants them.

@@ -4,6 +4,11 @@
 #include <queue>
 
 namespace nf::score {
+namespace {
+
+constexpr std::size_t kAskedAhead = 4;
+
+}  // namespace
 
 // The k-th largest lower bound is reached by k candidates; whatever cannot reach it goes.
 void Collector::raise_threshold() {
@@ -33,13 +38,16 @@ void Collector::shrink(const ExactScore& exact) {
   settled_ = k_;
 }
 
-const std::vector<Candidate>& Collector::finish(const ExactScore& exact) {
+const std::vector<Candidate>& Collector::finish(const ExactScore& exact, const AskFor& ask_for) {
   raise_threshold();
   // From the most promising on, and no further than the k-th exact score allows.
   std::sort(kept_.begin(), kept_.end(), [](const Candidate& a, const Candidate& b) { return a.upper > b.upper; });
   std::priority_queue<double, std::vector<double>, std::greater<double>> best;
+  // Rows that survive lie anywhere, and each is a wait for memory of the length of two scores.
+  for (std::size_t i = 0; i < std::min(kAskedAhead, kept_.size()); ++i) ask_for(kept_[i].slot);
   std::size_t seen = 0;
   for (; seen < kept_.size() && (best.size() < k_ || kept_[seen].upper >= best.top()); ++seen) {
+    if (seen + kAskedAhead < kept_.size()) ask_for(kept_[seen + kAskedAhead].slot);
     make_exact(kept_[seen], exact);
     best.push(kept_[seen].lower);
     if (best.size() > k_) best.pop();

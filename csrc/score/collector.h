@@ -21,6 +21,8 @@ inline bool ranks_before(const Candidate& a, const Candidate& b) { return a.lowe
 
 // The exact float64 score of a slot.
 using ExactScore = std::function<double(std::uint64_t slot)>;
+// Asks memory for a slot's row.
+using AskFor = std::function<void(std::uint64_t slot)>;
 
 class Collector {
  public:
@@ -47,14 +49,17 @@ class Collector {
     if (kept_.size() >= settled_ + std::max<std::size_t>(k_, 8)) raise_threshold();
   }
 
+  // Another part of the rows knows k candidates that are certain to score at least `threshold`.
+  void raise_to(double threshold) { threshold_ = std::max(threshold_, threshold); }
+
   // Takes over what another part of the rows collected.
   void absorb(const Collector& other, const ExactScore& exact) {
     rescored_ += other.rescored_;
     for (const Candidate& candidate : other.kept_) offer(candidate, exact);
   }
 
-  // The k best (fewer when fewer were offered), best first, with exact scores.
-  const std::vector<Candidate>& finish(const ExactScore& exact);
+  // The k best (fewer when fewer were offered), best first, with exact scores. `ask_for` hears of slots whose score will be wanted soon.
+  const std::vector<Candidate>& finish(const ExactScore& exact, const AskFor& ask_for = [](std::uint64_t) {});
 
   // How many exact scores were computed.
   std::size_t rescored() const { return rescored_; }

@@ -1,6 +1,7 @@
 #include "score/scan.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -11,24 +12,35 @@
 #include "score/door.h"
 #include "score/exact.h"
 #include "score/few.h"
+#include "score/gather.h"
 #include "score/task.h"
 
 namespace nf::score {
 namespace {
 
-// A block of queries that stays in a 512 KiB second-level cache beside the rows' stream; a multiple of 12 suits 3- and 4-query kernels.
-constexpr std::size_t kQueryBlockBytes = 128 * 1024;
-constexpr std::size_t kMaxQueryBlock = 96;
-// With this many queries for each thread, threads take queries apart; with fewer, they take rows apart.
-constexpr std::size_t kQueriesPerThread = 32;
+// Queries that are scanned together: what a scan reads of them for every row stays in the second-level cache beside the rows' stream, and the
+// rows come from memory once for all of them. AMX needs hundreds: with 84, it waits for memory two thirds of the time.
+constexpr std::size_t kQueryBlockBytes = 192 * 1024;
+constexpr std::size_t kMaxQueryBlock = 512, kQueryUnit = 32;
+// The same for scans in float32: 84 at 384 dimensions; a multiple of 12 suits 3- and 4-query kernels.
+constexpr std::size_t kFloatBlockBytes = 128 * 1024, kFloatUnit = 12, kMaxFloatBlock = 96;
+// Threads take rows apart, a run of tiles at a time as each gets through, where there are so many tiles for each thread: every row is then
+// read once for all queries, and a core that others keep busy holds nobody up. Of fewer tiles, threads with at least so many queries take
+// queries apart.
+constexpr std::size_t kTilesPerThread = 64, kRunsPerThread = 32, kQueriesPerThread = 32;
 // Products below which a further thread costs more to wake (some 10 us) than it saves at 10^10 a second.
 constexpr std::size_t kProductsPerThread = 1 << 18;
 // Scores looked at together: a run without any candidate is passed by with vector compares.
 constexpr std::size_t kRun = 16;
 
-std::size_t query_block(std::size_t dim) {
-  const std::size_t fit = kQueryBlockBytes / (std::max<std::size_t>(dim, 1) * sizeof(float));
-  return std::clamp<std::size_t>(fit / 12 * 12, 12, kMaxQueryBlock);
+// Near-equal blocks of at most that many queries, so that none is left over that reads all rows for a few.
+std::size_t query_block(const Task& task, std::size_t queries) {
+  const std::size_t dim = std::max<std::size_t>(task.rows.dim, 1);
+  const std::size_t bytes = task.coded ? dim * (task.coded_scan->code_max == kernels::kWideCodes ? sizeof(std::int16_t) : sizeof(std::int8_t)) : 0;
+  const std::size_t most = task.coded ? std::clamp<std::size_t>(kQueryBlockBytes / bytes / kQueryUnit * kQueryUnit, kQueryUnit, kMaxQueryBlock)
+                                      : std::clamp<std::size_t>(kFloatBlockBytes / (dim * sizeof(float)) / kFloatUnit * kFloatUnit, kFloatUnit, kMaxFloatBlock);
+  const std::size_t blocks = std::max<std::size_t>(1, (queries + most - 1) / most), unit = task.coded ? kQueryUnit : kFloatUnit;
+  return std::min(most, ((queries + blocks - 1) / blocks + unit - 1) / unit * unit);
 }
 
 const Tile& tile_of(const Rows& rows, std::uint64_t slot) {
@@ -47,6 +59,14 @@ ExactScore exact_for(const Task& task, std::size_t index, Scratch& scratch) {
     float* const place = scratch.decoded.data() == nullptr ? nullptr : scratch.decoded.data() + kTileRows * task.rows.dim;
     const Tile& tile = tile_of(task.rows, slot);
     return exact_score(task, index, row_of(tile, task.rows.storage, task.rows.dim, slot - tile.first, place), slot);
+  };
+}
+
+AskFor ask_for(const Task& task) {
+  return [&task](std::uint64_t slot) {
+    const Tile& tile = tile_of(task.rows, slot);
+    const std::size_t bytes = codec::row_bytes(task.rows.storage, task.rows.dim);
+    if (bytes != 0) prefetch_lines(tile.rows + (slot - tile.first) * bytes, bytes);
   };
 }
 
@@ -125,8 +145,23 @@ void score_all(const Task& task, const float* queries, std::size_t stride, std::
   block(queries, stride, nq, values, dim, tile.count, dim, scratch.scores.data(), kTileRows);
 }
 
-// Scans tiles [tile_begin, tile_end) for queries [begin, end); best[i] belongs to query begin + i.
-void scan(const Task& task, std::size_t begin, std::size_t end, std::size_t tile_begin, std::size_t tile_end, Scratch& scratch, Collector* best) {
+// The tiles of a search, handed out in runs to whoever asks next; threads may share one.
+class Runs {
+ public:
+  Runs(std::size_t tiles, std::size_t size) : tiles_(tiles), size_(std::max<std::size_t>(size, 1)) {}
+  bool next(std::size_t& begin, std::size_t& end) {
+    begin = next_.fetch_add(size_, std::memory_order_relaxed);
+    end = std::min(begin + size_, tiles_);
+    return begin < tiles_;
+  }
+
+ private:
+  const std::size_t tiles_, size_;
+  std::atomic<std::size_t> next_{0};
+};
+
+// Scans the runs of tiles that this thread gets for queries [begin, end); best[i] belongs to query begin + i.
+void scan(const Task& task, std::size_t begin, std::size_t end, Runs& runs, Scratch& scratch, Collector* best) {
   const Rows& rows = task.rows;
   const std::size_t nq = end - begin, dim = rows.dim;
   const float* const queries = task.queries[begin].scan;
@@ -134,28 +169,32 @@ void scan(const Task& task, std::size_t begin, std::size_t end, std::size_t tile
   std::vector<ExactScore> exact;
   for (std::size_t i = 0; i < nq; ++i) exact.push_back(exact_for(task, begin + i, scratch));
   bool packed = false;
-  for (std::size_t t = tile_begin, done = 1; t < tile_end; t += std::max<std::size_t>(done, 1)) {
-    Tile tile = rows.tiles[t];
-    tile.count = std::min<std::size_t>(tile.count, rows.slots - tile.first);
-    if (rows.unchecked) tile.max_norm = checked_max_norm(task, tile);
-    done = 1;
-    const Left left = left_of(task, begin, nq, tile);
-    if (left == Left::none) continue;
-    if (left == Left::few && !any_needs_float64(task, begin, nq, tile)) {
-      scan_few(task, begin, nq, tile, scratch, best, exact);
-      continue;
-    }
-    if (scanned_by_signs(task, begin, nq, tile, t, scratch, best, exact)) continue;
-    done = scanned_by_codes(task, begin, nq, t, tile_end, scratch, best, exact);
-    if (done != 0) continue;
-    score_all(task, queries, q_stride, nq, tile, packed, scratch);
-    packed = true;
-    for (std::size_t i = 0; i < nq; ++i) {
-      if (needs_float64(rows.metric, task.queries[begin + i].norm, tile.max_norm)) {
-        offer_exactly(task, begin + i, tile, best[i], exact[i]);
-      } else {
-        const double sign = rows.metric == Metric::l2 ? -1.0 : 1.0;
-        offer_scanned(task, begin + i, tile, scratch.scores.data() + i * kTileRows, sign, best[i], exact[i]);
+  scratch.probes.forget();
+  scratch.span = 1;
+  for (std::size_t first, last; runs.next(first, last);) {
+    for (std::size_t t = first, done = 1; t < last; t += std::max<std::size_t>(done, 1)) {
+      Tile tile = rows.tiles[t];
+      tile.count = std::min<std::size_t>(tile.count, rows.slots - tile.first);
+      if (rows.unchecked) tile.max_norm = checked_max_norm(task, tile);
+      done = 1;
+      const Left left = left_of(task, begin, nq, tile);
+      if (left == Left::none) continue;
+      if (left == Left::few && !any_needs_float64(task, begin, nq, tile)) {
+        scan_few(task, begin, nq, tile, scratch, best, exact);
+        continue;
+      }
+      if (scanned_by_signs(task, begin, nq, tile, t, scratch, best, exact)) continue;
+      done = scanned_by_codes(task, begin, nq, t, last, scratch, best, exact);
+      if (done != 0) continue;
+      score_all(task, queries, q_stride, nq, tile, packed, scratch);
+      packed = true;
+      for (std::size_t i = 0; i < nq; ++i) {
+        if (needs_float64(rows.metric, task.queries[begin + i].norm, tile.max_norm)) {
+          offer_exactly(task, begin + i, tile, best[i], exact[i]);
+        } else {
+          const double sign = rows.metric == Metric::l2 ? -1.0 : 1.0;
+          offer_scanned(task, begin + i, tile, scratch.scores.data() + i * kTileRows, sign, best[i], exact[i]);
+        }
       }
     }
   }
@@ -165,8 +204,8 @@ void scan(const Task& task, std::size_t begin, std::size_t end, std::size_t tile
 struct Output : Answer {
   std::size_t k;
 
-  void write(std::size_t query, Collector& best, const ExactScore& exact) const {
-    const std::vector<Candidate>& found = best.finish(exact);
+  void write(std::size_t query, Collector& best, const ExactScore& exact, const AskFor& ask) const {
+    const std::vector<Candidate>& found = best.finish(exact, ask);
     if (rescored != nullptr) rescored[query] = static_cast<std::int64_t>(best.rescored());
     for (std::size_t j = 0; j < k; ++j) {
       const bool filled = j < found.size();
@@ -178,27 +217,31 @@ struct Output : Answer {
 };
 
 Status by_queries(const Task& task, const Output& output) {
-  const std::size_t size = query_block(task.rows.dim);
   return parallel::parallel_for(task.queries.size(), task.options.threads, [&](std::size_t begin, std::size_t end, std::size_t) {
+    const std::size_t size = query_block(task, end - begin);
     Scratch scratch(task, std::min(size, end - begin));
     for (std::size_t first = begin; first < end; first += size) {
       const std::size_t last = std::min(first + size, end);
       std::vector<Collector> best(last - first, Collector(task.useful_k()));
-      scan(task, first, last, 0, task.rows.tile_count, scratch, best.data());
-      for (std::size_t i = first; i < last; ++i) output.write(i, best[i - first], exact_for(task, i, scratch));
+      Runs runs(task.rows.tile_count, task.rows.tile_count);
+      scan(task, first, last, runs, scratch, best.data());
+      for (std::size_t i = first; i < last; ++i) output.write(i, best[i - first], exact_for(task, i, scratch), ask_for(task));
     }
   });
 }
 
 Status by_rows(const Task& task, const Output& output) {
-  const std::size_t size = query_block(task.rows.dim), tiles = task.rows.tile_count;
+  const std::size_t size = query_block(task, task.queries.size()), tiles = task.rows.tile_count;
   const std::size_t parts = std::max<std::size_t>(1, std::min<std::size_t>(tiles, static_cast<std::size_t>(task.options.threads)));
   for (std::size_t first = 0; first < task.queries.size(); first += size) {
     const std::size_t last = std::min(first + size, task.queries.size());
     std::vector<std::vector<Collector>> best(parts, std::vector<Collector>(last - first, Collector(task.useful_k())));
-    Status status = parallel::parallel_for(tiles, static_cast<int>(parts), [&](std::size_t begin, std::size_t end, std::size_t part) {
+    std::vector<SharedThreshold> shared(last - first);
+    Runs runs(tiles, tiles / (parts * kRunsPerThread));
+    Status status = parallel::parallel_for(parts, static_cast<int>(parts), [&](std::size_t, std::size_t, std::size_t part) {
       Scratch scratch(task, last - first);
-      scan(task, first, last, begin, end, scratch, best[part].data());
+      scratch.shared = shared.data();
+      scan(task, first, last, runs, scratch, best[part].data());
     });
     if (!status.ok()) return status;
     status = parallel::parallel_for(last - first, task.options.threads, [&](std::size_t begin, std::size_t end, std::size_t) {
@@ -206,7 +249,7 @@ Status by_rows(const Task& task, const Output& output) {
       for (std::size_t i = begin; i < end; ++i) {
         const ExactScore exact = exact_for(task, first + i, scratch);
         for (std::size_t part = 1; part < parts; ++part) best[0][i].absorb(best[part][i], exact);
-        output.write(first + i, best[0][i], exact);
+        output.write(first + i, best[0][i], exact, ask_for(task));
       }
     });
     if (!status.ok()) return status;
@@ -234,7 +277,8 @@ void search(const Rows& rows, MatrixView<float> queries, const Options& options,
   const Task task(rows, queries, fitting);
   const Output output{answer, options.k};
   const std::size_t threads = static_cast<std::size_t>(fitting.threads);
-  const bool many = threads == 1 || queries.rows >= threads * kQueriesPerThread;
+  const bool few_tiles = rows.tile_count < threads * kTilesPerThread;
+  const bool many = threads == 1 || (few_tiles && queries.rows >= threads * kQueriesPerThread);
   raise_if_bad(many ? by_queries(task, output) : by_rows(task, output));
 }
 

@@ -2,15 +2,19 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <vector>
 
 #include "base/aligned.h"
 #include "codec/halves.h"
 #include "kernels/dispatch.h"
+#include "parallel/pool.h"
 #include "score/coded.h"
+#include "score/coded_probes.h"
 #include "score/door.h"
 #include "score/patience.h"
 #include "score/plan.h"
@@ -53,20 +57,24 @@ struct Task {
         sign_scan(&kernels::scan_1bit()) {
     const bool unit = rows.metric == Metric::cosine;
     if (unit) unit_queries = AlignedBuffer<float>(given.rows * rows.dim);
-    for (std::size_t i = 0; i < given.rows; ++i) {
-      const double norm = checked_norm(given.row(i), rows.dim, "queries", i);
-      float* const place = unit ? unit_queries.data() + i * rows.dim : nullptr;
-      if (unit) normalize(given.row(i), rows.dim, norm, place);
-      queries[i] = Query{given.row(i), unit ? place : given.row(i), norm};
-    }
+    raise_if_bad(parallel::parallel_for(given.rows, options.threads, [&](std::size_t begin, std::size_t end, std::size_t) {
+      for (std::size_t i = begin; i < end; ++i) prepare(given.row(i), i);
+    }));
     if (rows.tile_count != 0 && rows.tiles[0].codes.codes != nullptr) {
-      coded.emplace(rows.metric, rows.dim, queries, *coded_scan);
+      coded.emplace(rows.metric, rows.dim, queries, *coded_scan, options.threads);
       if (!coded->usable()) coded.reset();
     }
     if (rows.first_pass != nullptr && coded) {
       signs.emplace(*rows.first_pass, rows.metric, rows.dim, queries, options.guarantee, useful_k());
       if (!signs->usable()) signs.reset();
     }
+  }
+
+  void prepare(const float* query, std::size_t i) {
+    const double norm = checked_norm(query, rows.dim, "queries", i);
+    float* const place = unit_queries.data() == nullptr ? nullptr : unit_queries.data() + i * rows.dim;
+    if (place != nullptr) normalize(query, rows.dim, norm, place);
+    queries[i] = Query{query, place != nullptr ? place : query, norm};
   }
 
   // No query can have more answers than there are slots: a huge k must not size anything.
@@ -111,18 +119,32 @@ struct FewRows {
   AlignedBuffer<float> dense;  // for rows that are decoded, and for products with many queries
 };
 
+// What a query's threads know of its threshold: each goes on with the highest, so more threads do not let more through.
+class SharedThreshold {
+ public:
+  void exchange(Collector& best) {
+    double known = value_.load(std::memory_order_relaxed);
+    while (best.threshold() > known && !value_.compare_exchange_weak(known, best.threshold(), std::memory_order_relaxed)) {
+    }
+    best.raise_to(known);
+  }
+
+ private:
+  std::atomic<double> value_{-std::numeric_limits<double>::infinity()};
+};
+
 // One thread's memory.
 struct Scratch {
   AlignedBuffer<float> scores;
   AlignedBuffer<float> decoded;  // a tile's rows, or one row while exact scores are computed
   AlignedBuffer<std::uint16_t> high, low;  // the queries for Task::halves, once a tile needs them
   AlignedBuffer<float> add;      // row terms, one line for each query that has its own
-  std::vector<kernels::ScanI8Query> probes;
-  std::vector<CodedBound> bounds;
+  CodedProbes probes;
   AlignedBuffer<kernels::ScanI8Hit> hits;
   std::vector<kernels::Scan1BitQuery> sign_probes;
   std::vector<kernels::Scan1BitHit> sign_hits;
   FewRows few;
+  SharedThreshold* shared = nullptr;  // one for each query, where threads take rows apart
   Patience coded_patience, sign_patience;
   std::size_t span = 1;  // tiles of the next scan by codes
 
@@ -130,7 +152,6 @@ struct Scratch {
       : scores(queries * kTileRows),
         decoded(task.rows.storage == Storage::float32 ? 0 : (kTileRows + 1) * task.rows.dim),
         add(max_span(task.rows.dim) * kTileRows * (task.options.bias.rows > 1 ? queries : 1)),
-        probes(task.coded ? queries : 0),
         hits(task.coded ? queries * max_span(task.rows.dim) * kTileRows : 0),
         sign_probes(task.signs ? queries : 0),
         sign_hits(task.signs ? queries * kTileRows : 0) {

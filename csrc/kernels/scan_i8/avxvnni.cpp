@@ -30,6 +30,7 @@ struct Lanes {
     return _mm256_set1_epi32(four);
   }
   static inline Ints plus(Ints sum, Ints rows, Ints query) { return _mm256_dpbusd_avx_epi32(sum, rows, query); }
+  static inline Ints added(Ints a, Ints b) { return _mm256_add_epi32(a, b); }
   static inline void fold(const Ints* sums, Products* out) {
     out[0] = sums[0];
     out[1] = sums[1];

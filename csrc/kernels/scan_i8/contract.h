@@ -46,6 +46,8 @@ struct ScanI8Rows {
   size_t blocks, groups;
   const float* scale;  // 16 values for each block, as in `error`
   const float* error;
+  const int8_t* ahead = nullptr;  // what the next call will read: a kernel that outruns memory asks for it meanwhile
+  size_t ahead_bytes = 0;
 };
 
 struct ScanI8Hit {

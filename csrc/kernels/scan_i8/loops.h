@@ -8,6 +8,7 @@
 //   Products, kParts, fold     the unit's products as kParts registers of int32, in the order of the rows
 //   reached, store             the test of a register of products; its values
 //   kLow                       query codes are narrow; then also:
+//   added                      the sum of two registers of sums
 //   reached_low                the test of a register of products with the low products beside it
 #pragma once
 
@@ -29,13 +30,18 @@ struct ScanLoops {
     return rows.codes + row / kScanBlockRows * rows.groups * kGroupBytes + row % kScanBlockRows * 4;
   }
 
-  // The products of one query's low codes with the kPart rows from `row` on.
+  // The products of one query's low codes with the kPart rows from `row` on. Four sums: one would wait five cycles for each addition.
   static inline typename Lanes::Ints low_products(const ScanI8Queries& queries, size_t query, const ScanI8Rows& rows, size_t row) {
     const int8_t* const codes = place(rows, row);
     const int8_t* const low = queries.low + query * queries.stride;
-    typename Lanes::Ints sum = Lanes::start(queries.each[query].low_sum);
-    for (size_t g = 0; g < rows.groups; ++g) sum = Lanes::plus(sum, Lanes::widen(codes + g * kGroupBytes), Lanes::spread(low + 4 * g));
-    return sum;
+    typename Lanes::Ints sums[4] = {Lanes::start(queries.each[query].low_sum), Lanes::start(0), Lanes::start(0), Lanes::start(0)};
+    size_t g = 0;
+    for (; g + 4 <= rows.groups; g += 4) {
+#pragma GCC unroll 4
+      for (size_t i = 0; i < 4; ++i) sums[i] = Lanes::plus(sums[i], Lanes::widen(codes + (g + i) * kGroupBytes), Lanes::spread(low + 4 * (g + i)));
+    }
+    for (; g < rows.groups; ++g) sums[0] = Lanes::plus(sums[0], Lanes::widen(codes + g * kGroupBytes), Lanes::spread(low + 4 * g));
+    return Lanes::added(Lanes::added(sums[0], sums[1]), Lanes::added(sums[2], sums[3]));
   }
 
   // Q queries, one unit of rows that begins with row `first`.

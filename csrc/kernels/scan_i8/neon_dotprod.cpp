@@ -27,6 +27,7 @@ struct Lanes {
     return vdupq_n_s32(four);
   }
   static inline Ints plus(Ints sum, Ints rows, Ints query) { return vdotq_s32(sum, vreinterpretq_s8_s32(rows), vreinterpretq_s8_s32(query)); }
+  static inline Ints added(Ints a, Ints b) { return vaddq_s32(a, b); }
   static inline void fold(const Ints* sums, Products* out) {
     for (int r = 0; r < kRegisters; ++r) out[r] = sums[r];
   }
