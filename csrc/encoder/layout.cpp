@@ -100,7 +100,10 @@ void check(const Shape& shape) {
 
 std::vector<Kind> default_plan(const Shape& shape, Precision precision) {
   const Kind kind = precision == Precision::fp32 ? Kind::f32 : precision == Precision::bf16 ? Kind::bf16 : Kind::int8;
-  return std::vector<Kind>(shape.layers * kLinears, kind);
+  std::vector<Kind> plan(shape.layers * kLinears, kind);
+  if (precision != Precision::int8) return plan;
+  for (std::size_t i = (shape.layers + 1) / 2; i < shape.layers; ++i) plan[i * kLinears + kQkv] = Kind::bf16;
+  return plan;
 }
 
 void check(const Shape& shape, Precision precision, const std::vector<Kind>& plan) {

@@ -76,27 +76,9 @@ struct Finish {
   }
 };
 
-// One tile's worth of depth for up to 32 rows and two panels. `Product` multiplies tiles; the intrinsics take their numbers as text, so it spells
-// out the four products. The compiler does not know that tile instructions read and write memory.
-template <typename Product, bool kTwoRows, bool kTwoPanels>
-inline void step(const uint8_t* input, size_t stride, const uint8_t* first, const uint8_t* second) {
-  __asm__ volatile("" ::: "memory");
-  _tile_loadd(6, first, kTileBytes);
-  _tile_loadd(4, input, stride);
-  Product::template multiply<0>();
-  if constexpr (kTwoPanels) {
-    _tile_loadd(7, second, kTileBytes);
-    Product::template multiply<1>();
-  }
-  if constexpr (kTwoRows) {
-    _tile_loadd(5, input + kTileRows * stride, stride);
-    Product::template multiply<2>();
-  }
-  if constexpr (kTwoRows && kTwoPanels) Product::template multiply<3>();
-  __asm__ volatile("" ::: "memory");
-}
-
-// The sums of one block. Rows of the block before are finished between the products, `each` in a step.
+// The sums of one block. Rows of the block before are finished between the products, `each` in a step. A tile is loaded again as soon as its last
+// product is under way: eight tiles leave no room for two sets of operands. `Product` multiplies tiles; the intrinsics take their numbers as text,
+// so it spells out the four products. The compiler does not know that tile instructions read and write memory.
 template <typename Product, bool kTwoRows, bool kTwoPanels, typename Before>
 inline void block(const uint8_t* input, size_t stride, const uint8_t* panel, size_t panel_bytes, int32_t* sums, Before before, size_t each, const Gelu& gelu) {
   constexpr size_t kRowBytes = kBlockColumns * 4;
@@ -105,8 +87,28 @@ inline void block(const uint8_t* input, size_t stride, const uint8_t* panel, siz
   if constexpr (kTwoRows) _tile_zero(2);
   if constexpr (kTwoRows && kTwoPanels) _tile_zero(3);
   const size_t depth_bytes = panel_bytes / kPanelColumns;
-  for (size_t k = 0; k < depth_bytes; k += kTileBytes) {
-    step<Product, kTwoRows, kTwoPanels>(input + k, stride, panel + k * kTileRows, panel + panel_bytes + k * kTileRows);
+  const uint8_t* const second = panel + panel_bytes;
+  const uint8_t* const lower = input + kTileRows * stride;
+  __asm__ volatile("" ::: "memory");
+  _tile_loadd(4, input, stride);
+  _tile_loadd(6, panel, kTileBytes);
+  if constexpr (kTwoPanels) _tile_loadd(7, second, kTileBytes);
+  if constexpr (kTwoRows) _tile_loadd(5, lower, stride);
+  for (size_t k = 0; k < depth_bytes;) {
+    __asm__ volatile("" ::: "memory");
+    Product::template multiply<0>();
+    if constexpr (kTwoPanels) Product::template multiply<1>();
+    k += kTileBytes;
+    const bool more = k < depth_bytes;
+    if (more) _tile_loadd(4, input + k, stride);
+    if constexpr (kTwoRows) Product::template multiply<2>();
+    if (more) _tile_loadd(6, panel + k * kTileRows, kTileBytes);
+    if constexpr (kTwoRows && kTwoPanels) Product::template multiply<3>();
+    if (more) {
+      if constexpr (kTwoPanels) _tile_loadd(7, second + k * kTileRows, kTileBytes);
+      if constexpr (kTwoRows) _tile_loadd(5, lower + k, stride);
+    }
+    __asm__ volatile("" ::: "memory");
     before.rows(each, gelu);
   }
   uint8_t* const out = reinterpret_cast<uint8_t*>(sums);

@@ -20,7 +20,7 @@ using kernels::kPanelColumns;
 using kernels::LinearOut;
 
 constexpr LinearOut kOuts[] = {LinearOut::f32, LinearOut::bf16, LinearOut::gelu_f32, LinearOut::gelu_bf16};
-constexpr std::size_t kRowCounts[] = {1, 2, 15, 16, 17, 31, 32, 33, 50, 64, 65}, kPanelCounts[] = {1, 2, 3, 8};
+constexpr std::size_t kRowCounts[] = {1, 2, 15, 16, 17, 31, 33, 65}, kPanelCounts[] = {1, 2, 7};
 
 bool is_gelu(LinearOut out) { return out == LinearOut::gelu_f32 || out == LinearOut::gelu_bf16; }
 bool is_wide(LinearOut out) { return out == LinearOut::f32 || out == LinearOut::gelu_f32; }
@@ -352,7 +352,7 @@ TEST(encoder_linear_kernels) {
     for (const LinearOut out : kOuts) {
       for (const std::size_t rows : kRowCounts) {
         for (const std::size_t panels : kPanelCounts) {
-          const std::size_t depth = 64 * (1 + (rows + panels) % 6);
+          const std::size_t depth = 64 * (1 + (rows + panels) % 4);
           linear_i8(rows, panels, depth, out, random);
           linear_float<std::uint16_t>(rows, panels, depth, out, random);
           if (is_wide(out)) linear_float<float>(rows, panels, depth, out, random);
@@ -367,8 +367,8 @@ TEST(encoder_attention_kernels) {
   on_each_target([](const std::string& target) {
     const Note note("target", target);
     Random random(8);
-    for (const std::size_t tokens : {1, 2, 15, 16, 17, 31, 32, 33, 48, 64, 65, 100}) {
-      for (const std::size_t head_dim : {1, 7, 16, 32, 33, 48, 64, 80}) {
+    for (const std::size_t tokens : {1, 2, 16, 17, 31, 33, 48, 65}) {
+      for (const std::size_t head_dim : {1, 7, 32, 33, 64}) {
         attention<std::uint16_t>(tokens, 2, head_dim, 0.3f, random);
         attention<float>(tokens, 2, head_dim, 0.3f, random);
       }

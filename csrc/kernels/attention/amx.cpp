@@ -287,6 +287,19 @@ Block block_of(const AttentionJob<uint16_t>& job, size_t at, size_t index, const
   return block;
 }
 
+// Rows lie some kilobytes apart, too far for the processor to see what is next: the next head's part of a block of them.
+inline void ask_for_rows(const AttentionJob<uint16_t>& job, size_t at, size_t block) {
+  if (at + job.head_dim > job.heads * job.head_dim) return;
+  for (size_t i = block * kRows; i < (block + 1) * kRows && i < job.tokens; ++i) {
+    const uint16_t* const row = job.qkv + i * job.stride + at;
+    for (size_t d = 0; d < job.head_dim; d += kDims) {
+      __builtin_prefetch(row + d);
+      __builtin_prefetch(row + job.keys + d);
+      __builtin_prefetch(row + job.values + d);
+    }
+  }
+}
+
 void one_head(const AttentionJob<uint16_t>& job, size_t at, const Room& room) {
   place_keys(job.qkv + job.keys + at, job.stride, job.tokens, job.head_dim, room);
   place_values(job.qkv + job.values + at, job.stride, job.tokens, job.head_dim, room);
@@ -296,6 +309,7 @@ void one_head(const AttentionJob<uint16_t>& job, size_t at, const Room& room) {
   Block before{}, block = block_of(job, at, 0, room);
   for (size_t u = 0; u < units; ++u) score_unit(block, room, u);
   for (size_t b = 0; b < blocks; ++b) {
+    ask_for_rows(job, at + job.head_dim, b);
     const Block next = b + 1 < blocks ? block_of(job, at, b + 1, room) : Block{};
     const auto behind = [&](size_t i) {
       for (size_t u = mixes * i / kRows; b != 0 && u < mixes * (i + 1) / kRows; ++u) mix_unit(room, u);
