@@ -1,6 +1,7 @@
 // A call: what was given is checked, cut into chunks of whole texts, and shared out among threads.
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -24,6 +25,13 @@ constexpr std::size_t kTeamTokens = 128;
 
 // Calls that are under way in this process: a team would only wait for members that others keep from running.
 std::atomic<int> calls{0};
+
+// Where members had no processor to run on, calls work alone for a while: in step with a thread that is not running, one costs milliseconds.
+constexpr int kMostGivenUp = 4;
+constexpr std::chrono::milliseconds kAlone{20};
+std::atomic<std::int64_t> alone_until{0};  // steady_clock's count
+
+std::int64_t now() { return std::chrono::steady_clock::now().time_since_epoch().count(); }
 
 struct Counted {
   const int before = calls.fetch_add(1, std::memory_order_relaxed);
@@ -82,13 +90,16 @@ class Call {
 
   // All texts as one chunk, by a team in step; false where there is none to have.
   bool together(int threads) const {
+    if (now() < alone_until.load(std::memory_order_relaxed)) return false;
     const Chunk all = chunk(0, texts_);
     const int members = std::min(threads, parallel::kMaxTeam);
     const Workspace memory = Workspace::of_this_thread(model_, kernels_, all.tokens(), longest(all), members, all.tokens());
     parallel::Barrier barrier(members);
-    return parallel::run_team(members, [&](int rank) {
+    const bool ran = parallel::run_team(members, [&](int rank) {
       Forward(model_, kernels_, memory, Member{static_cast<std::size_t>(rank), static_cast<std::size_t>(members), &barrier}, nullptr).run(all);
     });
+    if (barrier.given_up() > kMostGivenUp) alone_until.store(now() + std::chrono::steady_clock::duration(kAlone).count(), std::memory_order_relaxed);
+    return ran;
   }
 
   Status shared_out(int threads) const {

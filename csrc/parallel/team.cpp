@@ -15,8 +15,8 @@ namespace {
 
 // How long a helper looks for the next job before it sleeps. Between the calls of a loop stand some 50 us of tokenization and Python.
 constexpr std::chrono::microseconds kSpin{300};
-// Looks at a barrier before the processor is given up: some 50 us.
-constexpr int kLooks = 10000;
+// Looks at a barrier before the processor is given up: some 10 us.
+constexpr int kLooks = 5000;
 
 // Between two looks at a value that another thread will change. Not `pause`: under a hypervisor, loops of it end in an exit of several
 // microseconds (Intel SDM volume 3, PAUSE-loop exiting), more than the wait itself.
@@ -130,7 +130,9 @@ void Barrier::wait() {
   }
   for (int looks = 0; phase_.load(std::memory_order_acquire) == phase;) {
     relax();
-    if (++looks >= kLooks) sched_yield();
+    if (++looks < kLooks) continue;
+    if (looks == kLooks) given_up_.fetch_add(1, std::memory_order_relaxed);
+    sched_yield();
   }
 }
 

@@ -19,8 +19,12 @@ class Barrier {
   explicit Barrier(int members) : members_(members) {}
   void wait();
 
+  // How often a member waited so long that it gave its processor up: many times a job means that there are fewer processors than members.
+  int given_up() const { return given_up_.load(std::memory_order_relaxed); }
+
  private:
   const int members_;
+  std::atomic<int> given_up_{0};
   alignas(64) std::atomic<int> arrived_{0};
   alignas(64) std::atomic<unsigned> phase_{0};
 };
