@@ -102,7 +102,7 @@ std::vector<Kind> default_plan(const Shape& shape, Precision precision) {
   const Kind kind = precision == Precision::fp32 ? Kind::f32 : precision == Precision::bf16 ? Kind::bf16 : Kind::int8;
   std::vector<Kind> plan(shape.layers * kLinears, kind);
   if (precision != Precision::int8) return plan;
-  for (std::size_t i = (shape.layers + 1) / 2; i < shape.layers; ++i) plan[i * kLinears + kQkv] = Kind::bf16;
+  for (std::size_t i = (2 * shape.layers + 2) / 3; i < shape.layers; ++i) plan[i * kLinears + kQkv] = Kind::bf16;
   return plan;
 }
 

@@ -8,11 +8,15 @@ namespace {
 
 const char* target() { return "avx512"; }
 
-// Head by head: keys as float32 with sixteen tokens side by side, values as float32 row by row; then four tokens at a time.
-constexpr size_t kLanes = 16, kRows = 4;
+// Head by head: keys as float32 with tokens side by side, values as float32 row by row; then eight tokens at a time by 32 keys or dimensions, so that
+// ten loads feed sixteen products.
+constexpr size_t kLanes = 16, kRows = 8, kWide = 2 * kLanes;
 
-inline size_t whole(size_t count) { return (count + kLanes - 1) / kLanes * kLanes; }
-inline __mmask16 first_of(size_t count) { return static_cast<__mmask16>(count >= kLanes ? 0xFFFFu : (1u << count) - 1u); }
+inline size_t whole(size_t count) { return (count + kWide - 1) / kWide * kWide; }
+// Of sixteen columns from `from` on, those before `end`.
+inline __mmask16 lanes(size_t from, size_t end) {
+  return static_cast<__mmask16>(from >= end ? 0u : end - from >= kLanes ? 0xFFFFu : (1u << (end - from)) - 1u);
+}
 
 inline float widened(float value) { return value; }
 inline float widened(uint16_t half) {
@@ -50,7 +54,7 @@ inline __m512 exp2_of(__m512 x) {
 }
 
 struct Room {
-  size_t keys, dims;  // tokens and head_dim in whole registers
+  size_t keys, dims;  // tokens and head_dim in whole pairs of registers
   float *key, *value, *query, *score;
 
   Room(size_t tokens, size_t head_dim, void* scratch) : keys(whole(tokens)), dims(whole(head_dim)) {
@@ -71,34 +75,48 @@ void place(const AttentionJob<Value>& job, size_t at, const Room& room) {
     const Value* const row = job.qkv + (real ? j : 0) * job.stride + at;
     for (size_t d = 0; d < job.head_dim; ++d) room.key[d * room.keys + j] = real ? widened(row[job.keys + d]) : 0.0f;
     for (size_t d = 0; d < room.dims; d += kLanes) {
-      _mm512_storeu_ps(room.value + j * room.dims + d, load(row + job.values + d, real && d < job.head_dim ? first_of(job.head_dim - d) : static_cast<__mmask16>(0)));
+      _mm512_storeu_ps(room.value + j * room.dims + d, load(row + job.values + d, real ? lanes(d, job.head_dim) : static_cast<__mmask16>(0)));
     }
   }
 }
 
-// Scores of four tokens, of which the last may be repeated.
+// Sums of eight rows by 32 columns: of `left` (eight rows of `count` values, `stride` apart) with `right` (`count` rows, `columns` apart).
+inline void products(const float* left, size_t stride, const float* right, size_t columns, size_t count, __m512 (*sums)[2]) {
+  for (size_t i = 0; i < kRows; ++i) sums[i][0] = sums[i][1] = _mm512_setzero_ps();
+  for (size_t k = 0; k < count; ++k) {
+    const __m512 first = _mm512_loadu_ps(right + k * columns), second = _mm512_loadu_ps(right + k * columns + kLanes);
+#pragma GCC unroll 8
+    for (size_t i = 0; i < kRows; ++i) {
+      const __m512 value = _mm512_set1_ps(left[i * stride + k]);
+      sums[i][0] = _mm512_fmadd_ps(value, first, sums[i][0]);
+      sums[i][1] = _mm512_fmadd_ps(value, second, sums[i][1]);
+    }
+  }
+}
+
+// Scores of eight tokens, of which the last may be repeated.
 template <typename Value>
 void scores(const AttentionJob<Value>& job, const Value* const* rows, const Room& room) {
   for (size_t i = 0; i < kRows; ++i) {
     for (size_t d = 0; d < job.head_dim; ++d) room.query[i * room.dims + d] = widened(rows[i][d]);
   }
-  for (size_t j = 0; j < room.keys; j += kLanes) {
-    __m512 sums[kRows] = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps()};
-    for (size_t d = 0; d < job.head_dim; ++d) {
-      const __m512 sixteen = _mm512_loadu_ps(room.key + d * room.keys + j);
-      for (size_t i = 0; i < kRows; ++i) sums[i] = _mm512_fmadd_ps(_mm512_set1_ps(room.query[i * room.dims + d]), sixteen, sums[i]);
+  for (size_t j = 0; j < room.keys; j += kWide) {
+    __m512 sums[kRows][2];
+    products(room.query, room.dims, room.key + j, room.keys, job.head_dim, sums);
+    for (size_t i = 0; i < kRows; ++i) {
+      _mm512_storeu_ps(room.score + i * room.keys + j, sums[i][0]);
+      _mm512_storeu_ps(room.score + i * room.keys + j + kLanes, sums[i][1]);
     }
-    for (size_t i = 0; i < kRows; ++i) _mm512_storeu_ps(room.score + i * room.keys + j, sums[i]);
   }
 }
 
 // One row of scores to weights; returns their sum.
 float softmax(float* score, size_t tokens, size_t keys) {
   __m512 most = _mm512_set1_ps(-3e38f), sum = _mm512_setzero_ps();
-  for (size_t j = 0; j < keys; j += kLanes) most = _mm512_mask_max_ps(most, first_of(tokens - j), most, _mm512_loadu_ps(score + j));
+  for (size_t j = 0; j < keys; j += kLanes) most = _mm512_mask_max_ps(most, lanes(j, tokens), most, _mm512_loadu_ps(score + j));
   const __m512 top = _mm512_set1_ps(_mm512_reduce_max_ps(most));
   for (size_t j = 0; j < keys; j += kLanes) {
-    const __m512 weight = _mm512_maskz_mov_ps(first_of(tokens - j), exp2_of(_mm512_sub_ps(_mm512_loadu_ps(score + j), top)));
+    const __m512 weight = _mm512_maskz_mov_ps(lanes(j, tokens), exp2_of(_mm512_sub_ps(_mm512_loadu_ps(score + j), top)));
     _mm512_storeu_ps(score + j, weight);
     sum = _mm512_add_ps(sum, weight);
   }
@@ -112,13 +130,14 @@ void some_rows(const AttentionJob<Value>& job, size_t at, size_t first, size_t c
   scores(job, rows, room);
   __m512 inverse[kRows];
   for (size_t i = 0; i < kRows; ++i) inverse[i] = _mm512_set1_ps(1.0f / softmax(room.score + i * room.keys, job.tokens, room.keys));
-  for (size_t d = 0; d < job.head_dim; d += kLanes) {
-    __m512 sums[kRows] = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps()};
-    for (size_t j = 0; j < job.tokens; ++j) {
-      const __m512 value = _mm512_loadu_ps(room.value + j * room.dims + d);
-      for (size_t i = 0; i < kRows; ++i) sums[i] = _mm512_fmadd_ps(_mm512_set1_ps(room.score[i * room.keys + j]), value, sums[i]);
+  for (size_t d = 0; d < job.head_dim; d += kWide) {
+    __m512 sums[kRows][2];
+    products(room.score, room.keys, room.value + d, room.dims, job.tokens, sums);
+    for (size_t i = 0; i < count; ++i) {
+      Value* const out = job.out + (first + i) * job.out_stride + at + d;
+      store(_mm512_mul_ps(sums[i][0], inverse[i]), lanes(d, job.head_dim), out);
+      if (d + kLanes < job.head_dim) store(_mm512_mul_ps(sums[i][1], inverse[i]), lanes(d + kLanes, job.head_dim), out + kLanes);
     }
-    for (size_t i = 0; i < count; ++i) store(_mm512_mul_ps(sums[i], inverse[i]), first_of(job.head_dim - d), job.out + (first + i) * job.out_stride + at + d);
   }
 }
 
