@@ -18,6 +18,9 @@ inline encoder::TextView view_of(pybind11::handle text, const std::string& what)
   if (!PyUnicode_Check(text.ptr())) {
     throw InputError(what + ": " + std::string(pybind11::str(pybind11::type::handle_of(text).attr("__name__"))) + " given, str expected");
   }
+#if PY_VERSION_HEX < 0x030C0000  // a str of the old C interface gets its characters at first use
+  if (PyUnicode_READY(text.ptr()) != 0) throw pybind11::error_already_set();
+#endif
   encoder::TextView view;
   view.data = PyUnicode_DATA(text.ptr());
   view.length = static_cast<std::size_t>(PyUnicode_GET_LENGTH(text.ptr()));
