@@ -9,13 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
+import nearfield as nf
 import oracle_encoder
-from encoder_models import FORMS, OTHER_ACTIVATIONS, Form, some_ids
+from encoder_models import FORMS, OTHER_ACTIVATIONS, Form, save, some_ids
 from nearfield import _core
 from nearfield.encode.native_model import open_native_model
 from nearfield.encode.shape import UnsupportedModelError
 from nearfield.encode.spec import read_spec
+from nearfield.errors import FormatError
 
 TARGETS = [row["name"] for row in _core.targets() if row["built"] and row["runs_here"]]
 # Of a component of a text's vector, in units of the vector's root mean square: float32 loses its last bits over a few layers; bfloat16 and
@@ -110,3 +113,16 @@ def test_other_activations_are_refused_by_name(form: Form, tmp_path: Path) -> No
     folder = form.make(tmp_path / "model")
     with pytest.raises(UnsupportedModelError, match="hidden_act"):
         open_native_model(folder, read_spec(folder), "fp32")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+def test_weights_that_overflow_are_called_damaged(precision: str, tmp_path: Path) -> None:
+    folder = FORMS[3].make(tmp_path / "model")
+    tensors = load_file(str(folder / "model.safetensors"))
+    tensors["encoder.layer.0.output.dense.weight"] *= np.float32(1e38)
+    save(folder / "model.safetensors", tensors)
+    with (
+        nf.Encoder(folder, backend="native", precision=precision) as encoder,
+        pytest.raises(FormatError, match="NaN or infinity for text"),
+    ):
+        encoder.encode(["search", "a list of files"])

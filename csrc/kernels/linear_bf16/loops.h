@@ -20,19 +20,20 @@ struct LinearBf16Loops {
     inline void run(size_t row) const {
       const uint16_t* const weights = job.weights + panel * job.depth * kPanelColumns;
       const uint16_t* const input = job.input + row * job.input_stride;
+      const size_t stride = job.input_stride, depth = job.depth;
       F sums[R][Loops::kVectors];
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
         for (int v = 0; v < Loops::kVectors; ++v) sums[r][v] = L::zero();
       }
-      for (size_t k = 0; k < job.depth; k += 2) {
+      for (size_t k = 0; k < depth; k += 2) {
         typename L::Pairs columns[Loops::kVectors];
 #pragma GCC unroll 4
         for (int v = 0; v < Loops::kVectors; ++v) columns[v] = L::pairs(weights + k * kPanelColumns + static_cast<size_t>(v) * 2 * L::kCount);
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r) {
-          const typename L::Pairs pair = L::spread_pair(input + static_cast<size_t>(r) * job.input_stride + k);
+          const typename L::Pairs pair = L::spread_pair(input + static_cast<size_t>(r) * stride + k);
           const F first = L::low(pair), second = L::high(pair);
 #pragma GCC unroll 4
           for (int v = 0; v < Loops::kVectors; ++v) {

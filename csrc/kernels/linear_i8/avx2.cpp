@@ -14,15 +14,15 @@ const char* target() { return "avx2"; }
 struct Products {
   using I = __m256i;
   static constexpr int kParts = 4, kRows = 3;  // twelve sums, three registers of codes and one of weights are all sixteen
+  static constexpr bool kWeightsFirst = false;
   struct Start {};
 
   static inline Start start(const int8_t*, size_t) { return {}; }
   static inline I begin(const Start&, int) { return _mm256_setzero_si256(); }
   static inline I weights(const int8_t* p) { return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
   static inline I spread(const uint8_t* q) {
-    int four;
-    __builtin_memcpy(&four, q, sizeof(four));
-    return _mm256_cvtepu8_epi16(_mm_set1_epi32(four));
+    // A load that repeats, where gcc makes a move and a shuffle of _mm_set1_epi32: shuffles have one port, which widening needs.
+    return _mm256_cvtepu8_epi16(_mm_castps_si128(_mm_broadcast_ss(reinterpret_cast<const float*>(q))));
   }
   static inline I plus(I sum, I weights, I four) { return _mm256_add_epi32(sum, _mm256_madd_epi16(weights, four)); }
   // Columns 0 1 4 5 2 3 6 7 after the horizontal sum, put in order.

@@ -12,7 +12,8 @@ const char* target() { return "avxvnni"; }
 // vpdpbusd takes unsigned codes and signed weights as they are, and does not saturate.
 struct Products {
   using I = __m256i;
-  static constexpr int kParts = 2, kRows = 6;  // twelve sums, one register of weights; codes are read as they are needed
+  static constexpr int kParts = 2, kRows = 6;  // twelve sums, two registers of weights and one of codes of sixteen
+  static constexpr bool kWeightsFirst = true;
   struct Start {};
 
   static inline Start start(const int8_t*, size_t) { return {}; }

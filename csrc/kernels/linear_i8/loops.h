@@ -4,6 +4,7 @@
 //   I, kParts, kRows                 a register of sums; how many of them a panel takes; rows at a time
 //   Start, start(weights, depth)     what is the same for all rows of a panel, and begin(start, part): the first value of a sum
 //   weights(p), spread(q)            64 / kParts bytes of weights; four codes of a row, repeated
+//   kWeightsFirst                    a panel's weights stay in registers while the rows' codes pass, or the other way round
 //   plus(sum, weights, four)         sum + products
 //   finish(sums, v)                  sums of the v-th L::kCount columns, as float32
 #pragma once
@@ -19,6 +20,16 @@ struct LinearI8Loops {
   using F = typename L::F;
   static constexpr size_t kGroupBytes = 4 * kPanelColumns, kPartBytes = kGroupBytes / P::kParts;
 
+  // Keeps the sums in order: gcc 12 otherwise makes several products before it adds any, and runs out of registers.
+  static inline void add(typename P::I& sum, typename P::I part, typename P::I four) {
+    sum = P::plus(sum, part, four);
+#if defined(__AVX2__)
+    __asm__ volatile("" : "+x"(sum));
+#elif defined(__ARM_FEATURE_DOTPROD)
+    __asm__ volatile("" : "+w"(sum));
+#endif
+  }
+
   struct Unit {
     const LinearI8Job& job;
     size_t panel;
@@ -29,28 +40,34 @@ struct LinearI8Loops {
     inline void run(size_t row) const {
       const int8_t* const weights = job.weights + panel * job.depth * kPanelColumns;
       const uint8_t* const input = job.input + row * job.input_stride;
+      const size_t stride = job.input_stride, depth = job.depth;
       typename P::I sums[R][P::kParts];
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
         for (int p = 0; p < P::kParts; ++p) sums[r][p] = P::begin(start, p);
       }
-      for (size_t k = 0; k < job.depth; k += 4) {
-        typename P::I four[R];
-#pragma GCC unroll 8
-        for (int r = 0; r < R; ++r) four[r] = P::spread(input + static_cast<size_t>(r) * job.input_stride + k);
+      for (size_t k = 0; k < depth; k += 4) {
+        const int8_t* const group = weights + k * kPanelColumns;
+        if constexpr (P::kWeightsFirst) {
+          typename P::I part[P::kParts];
 #pragma GCC unroll 4
-        for (int p = 0; p < P::kParts; ++p) {
-          const typename P::I part = P::weights(weights + k * kPanelColumns + static_cast<size_t>(p) * kPartBytes);
+          for (int p = 0; p < P::kParts; ++p) part[p] = P::weights(group + static_cast<size_t>(p) * kPartBytes);
 #pragma GCC unroll 8
           for (int r = 0; r < R; ++r) {
-            sums[r][p] = P::plus(sums[r][p], part, four[r]);
-            // Keeps the sums in order: gcc 12 otherwise makes several products before it adds any, and runs out of registers.
-#if defined(__AVX2__)
-            __asm__ volatile("" : "+x"(sums[r][p]));
-#elif defined(__ARM_FEATURE_DOTPROD)
-            __asm__ volatile("" : "+w"(sums[r][p]));
-#endif
+            const typename P::I four = P::spread(input + static_cast<size_t>(r) * stride + k);
+#pragma GCC unroll 4
+            for (int p = 0; p < P::kParts; ++p) add(sums[r][p], part[p], four);
+          }
+        } else {
+          typename P::I four[R];
+#pragma GCC unroll 8
+          for (int r = 0; r < R; ++r) four[r] = P::spread(input + static_cast<size_t>(r) * stride + k);
+#pragma GCC unroll 4
+          for (int p = 0; p < P::kParts; ++p) {
+            const typename P::I part = P::weights(group + static_cast<size_t>(p) * kPartBytes);
+#pragma GCC unroll 8
+            for (int r = 0; r < R; ++r) add(sums[r][p], part, four[r]);
           }
         }
       }

@@ -12,7 +12,8 @@ const char* target() { return "neon_dotprod"; }
 // The instruction multiplies signed bytes: codes are moved down by 128, and sums begin with 128 times the sum of their column's weights.
 struct Products {
   using I = int32x4_t;
-  static constexpr int kParts = 4, kRows = 6;  // twenty-four sums, a register of weights and six of codes of thirty-two
+  static constexpr int kParts = 4, kRows = 6;  // twenty-four sums, four registers of weights and one of codes of thirty-two
+  static constexpr bool kWeightsFirst = true;
   struct Start {
     I sums[kParts];
   };

@@ -56,12 +56,13 @@ def run_batches(
                 truncated += cut
                 ids.extend(tokens[begin:end] for begin, end in pairwise(offsets.tolist()))
             for places in length_batches([len(row) for row in ids], max_rows=max_rows, max_tokens=max_tokens):
-                out[start + places] = _checked(forward(*tokenizer.pad([ids[place] for place in places])), start + places, dim)
+                out[start + places] = check_vectors(forward(*tokenizer.pad([ids[place] for place in places])), start + places, dim)
                 bar.advance(len(places))
     return out, truncated
 
 
-def _checked(vectors: FloatArray, places: IntArray, dim: int) -> FloatArray:
+def check_vectors(vectors: FloatArray, places: IntArray, dim: int) -> FloatArray:
+    """Returns a model's vectors of the texts at ``places`` if they are numbers, ``(len(places), dim)`` of them; FormatError otherwise."""
     if vectors.shape != (len(places), dim):
         raise FormatError(f"the model gives vectors of shape {vectors.shape} for {len(places)} texts, (n, {dim}) expected: it is damaged")
     wrong = np.flatnonzero(~np.isfinite(vectors).all(axis=1))

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from nearfield import _core
+from nearfield.encode.batches import check_vectors
 from nearfield.encode.native_model import open_native_model
 from nearfield.encode.spec import ModelSpec
 from nearfield.encode.tokenize import TextTokenizer
@@ -59,27 +60,32 @@ class NativeBackend:
 
         Raises:
             InputError: closed, also by another thread meanwhile; or a token that the model does not have.
+            FormatError: vectors with NaN or infinity: the weights are damaged.
         """
         if len(texts) <= SLICE and not progress:  # a query: a bar and a copy would take a tenth of its time
-            return self._slice(texts, prompt, tokenizer)
+            return self._slice(texts, prompt, tokenizer, 0)
         out = np.empty((len(texts), self._dim), np.float32)
         truncated = 0
         with show_progress(f"encoding {len(texts):,} texts", len(texts), enabled=progress) as bar:
             for start in range(0, len(texts), SLICE):
                 part = texts[start : start + SLICE]
-                out[start : start + SLICE], cut = self._slice(part, prompt, tokenizer)
+                out[start : start + SLICE], cut = self._slice(part, prompt, tokenizer, start)
                 truncated += cut
                 bar.advance(len(part))
         return out, truncated
 
-    def _slice(self, texts: list[str], prompt: str, tokenizer: TextTokenizer) -> tuple[FloatArray, int]:
+    def _slice(self, texts: list[str], prompt: str, tokenizer: TextTokenizer, start: int) -> tuple[FloatArray, int]:
         model = self._model  # once: another thread may close the encoder meanwhile
         if model is None:
             raise InputError("this encoder is closed; open another one")
         if tokenizer.native is not None:  # from text to vector without the GIL
-            return _core.encode_texts(tokenizer.native, model, texts, tokenizer.max_tokens, prompt, self._threads)
-        ids, offsets, truncated = tokenizer.encode(texts, prompt)
-        return model.encode(ids, offsets, self._threads), truncated
+            vectors, truncated = _core.encode_texts(tokenizer.native, model, texts, tokenizer.max_tokens, prompt, self._threads)
+        else:
+            ids, offsets, truncated = tokenizer.encode(texts, prompt)
+            vectors = model.encode(ids, offsets, self._threads)
+        if not np.isfinite(vectors).all():  # which one is asked only then: a query has no time for more
+            check_vectors(vectors, np.arange(start, start + len(texts)), self._dim)
+        return vectors, truncated
 
     def close(self) -> None:
         """Lets go of the weights once running calls have ended; later calls raise InputError."""
