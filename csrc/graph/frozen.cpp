@@ -50,7 +50,8 @@ class Turns {
   }
 
  private:
-  std::size_t ef() const { return std::max(request_.ef, request_.k); }
+  // Where a node may be a candidate by several estimates, k candidates are fewer than k nodes: with k = ef = 100 most walks met fewer.
+  std::size_t ef() const { return std::max(request_.ef, tools_.graph.layout == Layout::inlined ? request_.k + request_.k / 2 : request_.k); }
 
   // Starts the next query that needs a walk, and answers those before it that do not; false when none is left.
   bool begin_next(Walker& walker, std::size_t& at) {
@@ -74,7 +75,7 @@ class Turns {
   // Where all rows may be results, a walk that met fewer than k of them was too narrow: estimates of the same nodes filled its places.
   // A wider one costs microseconds, a scan milliseconds.
   void widen(Walker& walker, std::size_t at, std::size_t matches) {
-    for (std::size_t ef = 4 * this->ef(); walker.scored().size() < std::min(request_.k, matches) && ef < tools_.graph.size / 4; ef *= 4) {
+    for (std::size_t ef = 2 * this->ef(); walker.scored().size() < std::min(request_.k, matches) && ef < tools_.graph.size / 4; ef *= 2) {
       begin_walk(walker, at, ef);
       while (walker.step(tools_)) {
       }

@@ -90,7 +90,8 @@ class GraphIndex:
         Args:
             queries: ``(nq, dim)`` or one row ``(dim,)``, float.
             k: how many, >= 1; fewer rows give fewer (``Hits.counts``).
-            ef: candidates kept during the walk, 1 to 1,048,576, raised to ``k`` where it is smaller: more find more, and cost time in
+            ef: candidates kept during the walk, 1 to 1,048,576, raised to ``k`` where it is smaller (``1.5 k`` in a
+                FrozenIndex that is not compact): more find more, and cost time in
                 proportion. Default: what ``target_recall`` needs.
             target_recall: recall@k to reach on average over queries like the rows, above 0 and at most 1; not together with ``ef``. It sets
                 ef by a calibration on 256 rows of the index (``docs/hnsw.md``): a FrozenIndex has it from ``freeze``; an HNSWIndex makes
