@@ -73,8 +73,11 @@ def rows_of(store: _core.FlatStore, metric: Metric) -> StoredRows:
 def score_stored(
     store: _core.FlatStore | _core.HnswView | _core.Frozen, metric: Metric, queries: FloatArray, slots: IntArray, threads: int
 ) -> FloatArray:
-    """Scores of given slots (nq, m), -1 where there is none. Raises as ``engine``."""
-    if backend_name() == "native":
+    """Scores of given slots (nq, m), -1 where there is none. Raises as ``engine``.
+
+    A frozen graph's scores are integer products of its codes, and its searches stay native: another sum would not be the score that they report.
+    """
+    if backend_name() == "native" or isinstance(store, _core.Frozen):
         return store.score(queries, slots, threads)
     twin: StoredRows = _numba().TwinRows(store, metric)
     return twin.score(queries, slots, threads)
