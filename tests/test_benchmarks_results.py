@@ -114,7 +114,10 @@ def test_a_readme_without_markers_is_left_alone(tmp_path: Path, capsys: pytest.C
 
 def test_the_command_refuses_an_unknown_suite_and_too_many_threads(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["nothing"]) == 2
-    known = "score, search, encode, cuda, score_sweep, filter, approximate, search_filter, search_churn, int8, int8_speed"
+    known = (
+        "score, search, encode, encode_load, encode_start, encode_quality, tokenize, text_search, cuda, score_sweep, filter, approximate, "
+        "search_filter, search_churn, int8, int8_speed"
+    )
     assert f"unknown suite 'nothing', one of {known} expected" in capsys.readouterr().err
     with pytest.raises(SystemExit) as stopped:
         command.main(["--threads", "99999"])

@@ -156,7 +156,7 @@ def test_a_forked_child_encodes_and_ends(bundle: Path, backend: str, use: str) -
 
 
 def test_int8_is_opt_in_and_says_so(bundle: Path, encoder: nf.Encoder) -> None:
-    quantized = nf.Encoder(bundle, precision="int8")
+    quantized = nf.Encoder(bundle, backend="onnx", precision="int8")
     assert quantized.precision == "int8"
     cosines = (quantized.encode(TEXTS) * encoder.encode(TEXTS)).sum(axis=1)
     assert cosines.min() > 0.9

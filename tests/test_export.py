@@ -368,4 +368,4 @@ def test_a_bundle_without_int8(tiny_model: Path, tmp_path: Path) -> None:
     assert "onnx/model.int8.onnx" not in bundle
     assert set(bundle.manifest["parity"]) == {"fp32"}
     with pytest.raises(InputError, match="int8"):
-        Encoder(bundle.path, precision="int8")
+        Encoder(bundle.path, backend="onnx", precision="int8")

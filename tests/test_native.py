@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import runpy
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "tests/native/build.py"
-COMPILER = os.environ.get("CXX", "g++").split()[0]
+COMPILERS = shlex.split(os.environ.get("CXX", "g++"))
+COMPILER = COMPILERS[0]
 
 
 def build(*options: str) -> subprocess.CompletedProcess[str]:
@@ -38,7 +40,7 @@ def test_the_native_tests_pass() -> None:
 def test_the_compiler_keeps_the_prefetches_of_a_walk() -> None:
     # csrc/base/prefetch.h says how gcc may drop them; nothing but speed would show it.
     source = ROOT / "csrc/graph/walker.cpp"
-    command = [COMPILER, "-std=c++17", "-O3", "-DNDEBUG", "-fPIC", "-S", f"-I{ROOT / 'csrc'}", str(source), "-o", "-"]
+    command = [*COMPILERS, "-std=c++17", "-O3", "-DNDEBUG", "-fPIC", "-S", f"-I{ROOT / 'csrc'}", str(source), "-o", "-"]
     assembly = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True).stdout
     for name in ("Walker4step", "Walker5start"):
         begin = re.search(rf"^_ZN2nf5graph6{name}\w*:$", assembly, re.MULTILINE)

@@ -74,10 +74,13 @@ class Vocabulary::Builder {
   }
 
   std::uint32_t find_base() {
-    int tries = 0;
-    for (std::uint32_t unit = next_[kListHead]; unit != kListHead && tries < kTries; unit = next_[unit], ++tries) {
-      const std::uint32_t base = (unit - 1) ^ labels_.front();
-      if (fits(base)) return base;
+    // From both ends: the oldest free places keep the table small, the newest have room where those fit nothing (their bases may all be taken).
+    for (const std::vector<std::uint32_t>* way : {&next_, &previous_}) {
+      int tries = 0;
+      for (std::uint32_t unit = (*way)[kListHead]; unit != kListHead && tries < kTries; unit = (*way)[unit], ++tries) {
+        const std::uint32_t base = (unit - 1) ^ labels_.front();
+        if (fits(base)) return base;
+      }
     }
     for (;;) {
       const auto first = static_cast<std::uint32_t>(units_.size());
