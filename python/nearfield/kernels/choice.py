@@ -75,7 +75,8 @@ def score_stored(
 ) -> FloatArray:
     """Scores of given slots (nq, m), -1 where there is none. Raises as ``engine``.
 
-    A frozen graph's scores are integer products of its codes, and its searches stay native: another sum would not be the score that they report.
+    A frozen graph's scores are integer products of its codes, and its searches stay native: another sum would not be the score that they
+    report.
     """
     if backend_name() == "native" or isinstance(store, _core.Frozen):
         return store.score(queries, slots, threads)
