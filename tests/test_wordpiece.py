@@ -138,6 +138,12 @@ def test_sampled_code_points(pairs: dict[str, Pair]) -> None:
         assert not pairs[name].differing([f"a\u0301{chr(p)}\u0323\u302e{chr(p)}a {chr(p)}" for p in points]), name
 
 
+def test_marks_of_the_least_class_keep_a_run_together(pairs: dict[str, Pair]) -> None:
+    """Of combining class 1 (U+0335) between classes 224 and 216: all of them are one run, and what stays of it is sorted."""
+    for name in NORMALIZERS:
+        assert not pairs[name].differing([f"\u302f{mark}\U0001d165{mark}\u302ea" for mark in "\u0334\u0335\u0338\u20d2\u0301"]), name
+
+
 @settings(max_examples=300, deadline=None)
 @given(data=st.data())
 def test_any_text(pairs: dict[str, Pair], data: st.DataObject) -> None:

@@ -116,8 +116,8 @@ def combining_order(nfd: Callable[[str], str], decomposed: dict[int, str]) -> di
     """Ranks of the code points that canonical ordering moves: a pair out of order comes back swapped."""
     low, high = "\u0334", "\u0345"  # classes 1 and 240, the least and the greatest
     assert nfd("a" + high + low) == "a" + low + high
-    # Between `high` and `low` a starter keeps them apart; a code point that is not one lets them change places.
-    movable = [p for p in code_points() if p not in decomposed and p not in HANGUL and nfd(f"a{high}{chr(p)}{low}")[1] == low]
+    # Behind `high` a starter keeps its place; a code point that is not one lets `low` or, of the least class itself, goes before it.
+    movable = [p for p in code_points() if p not in decomposed and p not in HANGUL and nfd(f"a{high}{chr(p)}{low}")[1] != high]
     ranks: list[list[int]] = []
     for point in movable:
         place_in(ranks, point, lambda a, b: nfd(f"a{chr(b)}{chr(a)}") == f"a{chr(a)}{chr(b)}" and a != b)
