@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -157,10 +158,10 @@ def _hidden_size(config: dict[str, Any], where: Path) -> int:
 def _pooling(config: dict[str, Any], where: str) -> Pooling:
     if "pooling_mode" in config:
         given = config["pooling_mode"]
-        names = [given] if isinstance(given, str) else list(given)
+        names = given if isinstance(given, list) else [given]
     else:
         names = [name for flag, name in _POOLING_FLAGS.items() if config.get(flag)]
-    if len(names) != 1 or names[0] not in _POOLING_NAMES:
+    if len(names) != 1 or not isinstance(names[0], str) or names[0] not in _POOLING_NAMES:
         raise InputError(f"{where}: pooling {' + '.join(map(str, names)) or 'none'} is not supported; mean, cls or lasttoken is")
     return _POOLING_NAMES[names[0]]
 
@@ -170,15 +171,22 @@ def _max_tokens(folder: Path, config: dict[str, Any], transformer: dict[str, Any
     limits = []
     positions = config.get("max_position_embeddings", config.get("n_positions"))
     if isinstance(positions, int) and positions > 0:
-        offset = int(config.get("pad_token_id") or 0) + 1 if config.get("model_type") in _OFFSET_POSITIONS else 0
-        limits.append(positions - offset)
+        kind, padding = config.get("model_type"), config.get("pad_token_id") or 0
+        if isinstance(kind, str) and kind in _OFFSET_POSITIONS:
+            if not isinstance(padding, int) or not 0 <= padding < positions - 1:
+                raise InputError(
+                    f"{folder / 'config.json'}: pad_token_id: {padding!r} given, a whole number below {positions - 1} expected"
+                )
+            positions -= padding + 1
+        limits.append(positions)
     tokenizer = read_json(folder / "tokenizer_config.json", missing_ok=True)
     stated = transformer.get("max_seq_length") or tokenizer.get("model_max_length")
-    if isinstance(stated, (int, float)) and stated >= 1:
+    if isinstance(stated, (int, float)) and 1 <= stated < math.inf:
         limits.append(int(stated))
     if not limits:
         truncation = read_json(folder / "tokenizer.json").get("truncation") or {}
-        limits.extend([truncation["max_length"]] if isinstance(truncation.get("max_length"), int) else [])
+        longest = truncation.get("max_length") if isinstance(truncation, dict) else None
+        limits.extend([longest] if isinstance(longest, int) and longest > 0 else [])
     if not limits:
         raise InputError(
             f"{folder}: no maximum length in sentence_bert_config.json, tokenizer_config.json or config.json; set max_seq_length"
