@@ -108,7 +108,7 @@ class TextTokenizer:
         while waiting:
             fronts = [_front(texts[i], reach) for i in waiting]
             unfilled = []
-            for i, front, encoding in zip(waiting, fronts, self._library.encode_batch_fast(fronts), strict=True):
+            for i, front, encoding in zip(waiting, fronts, self._ask_library(fronts), strict=True):
                 ids[i] = encoding.ids
                 # Asking for the overflow copies it, so only full texts are asked.
                 if len(ids[i]) >= self.max_tokens and encoding.overflowing:
@@ -117,6 +117,15 @@ class TextTokenizer:
                     unfilled.append(i)
             waiting, reach = unfilled, 8 * reach
         return TokenizedTexts(ids, truncated)
+
+    def _ask_library(self, texts: list[str]) -> Any:
+        try:
+            return self._library.encode_batch_fast(texts)
+        except BaseException as error:
+            # A panic in Rust arrives as pyo3's PanicException, which is no Exception and has no importable name.
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
+            raise FormatError(f"{self.path}: the tokenizers package cannot use it ({error}); save the tokenizer again") from None
 
     def pad(self, ids: Sequence[Sequence[int] | npt.NDArray[np.int32] | IntArray]) -> tuple[IntArray, IntArray]:
         """Right-pads rows to the longest (at least one column).
