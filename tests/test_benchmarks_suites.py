@@ -28,7 +28,7 @@ def test_operations_of_minilm_are_twice_10_6_million_multiply_adds_per_token() -
 
 # Of 2,000 clustered rows: engines that round, and how far that may take them from the true ten. Everybody else finds all. torch's bfloat16
 # products are themselves bfloat16: scores near 0.7 lie 0.004 apart, and many rows tie (0.936 measured).
-LEAST_RECALL = {"faiss RaBitQFastScan": 0.3, "usearch exact i8": 0.92, "faiss SQ8": 0.97, "torch bf16 matmul + topk": 0.88}
+LEAST_RECALL = {"faiss RaBitQFastScan": 0.3, "usearch exact i8": 0.92, "faiss SQ8": 0.97, "torch bf16 matmul + topk": 0.92}
 
 
 @pytest.fixture

@@ -90,6 +90,32 @@ def test_unknown_pooling_is_named(model: Path, changes: dict[str, object]) -> No
         read_spec(model)
 
 
+@pytest.mark.parametrize("mode", [["mean", ["cls"]], [["mean"]], {"mean": True}, 3, [None]])
+def test_pooling_that_is_no_name_is_refused(model: Path, mode: object) -> None:
+    edit_json(model / "1_Pooling" / "config.json", pooling_mode=mode)
+    with pytest.raises(InputError, match="is not supported"):
+        read_spec(model)
+
+
+@pytest.mark.parametrize("kind", [["roberta"], {"roberta": 1}, 7, None])
+def test_a_model_type_that_is_no_name_has_no_offset(model: Path, kind: object) -> None:
+    edit_json(model / "config.json", model_type=kind, pad_token_id=1, max_position_embeddings=20)
+    assert read_spec(model).max_tokens == 20
+
+
+@pytest.mark.parametrize("padding", [[1], "one", -1, 19, 1.5])
+def test_a_padding_id_outside_the_position_table_is_refused(model: Path, padding: object) -> None:
+    edit_json(model / "config.json", model_type="roberta", pad_token_id=padding, max_position_embeddings=20)
+    with pytest.raises(InputError, match="pad_token_id"):
+        read_spec(model)
+
+
+def test_an_infinite_length_is_no_limit(model: Path) -> None:
+    edit_json(model / "sentence_bert_config.json", max_seq_length=float("inf"))
+    edit_json(model / "config.json", max_position_embeddings=48)
+    assert read_spec(model).max_tokens == 48
+
+
 def test_prompt_left_out_of_pooling_is_refused(model: Path) -> None:
     edit_json(model / "1_Pooling" / "config.json", include_prompt=False)
     assert read_spec(model).prompts == EMPTY

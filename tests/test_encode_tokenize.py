@@ -91,6 +91,22 @@ def test_files_that_are_no_tokenizer(tmp_path: Path) -> None:
         TextTokenizer(tmp_path / "tokenizer.json", 8)
 
 
+def test_a_panic_of_the_library_is_one_line_and_an_interrupt_is_none(tiny_model: Path) -> None:
+    """pyo3's PanicException is no Exception; an interrupt is none either, and stays what it is."""
+    panic = type("PanicException", (BaseException,), {})
+
+    class Library:
+        def encode_batch_fast(self, texts: list[str]) -> list[object]:
+            raise panic("no entry found for key") if texts == ["a"] else KeyboardInterrupt
+
+    tokenizer = TextTokenizer(tiny_model / "tokenizer.json", 8)
+    tokenizer.native, tokenizer._library = None, Library()
+    with pytest.raises(FormatError, match=r"tokenizer\.json: .*no entry found"):
+        tokenizer(["a"])
+    with pytest.raises(KeyboardInterrupt):
+        tokenizer(["b"])
+
+
 @given(st.lists(st.integers(0, 300), max_size=60), st.integers(1, 8), st.integers(1, 500))
 def test_batches_hold_every_text_once_and_their_limits(lengths: list[int], max_rows: int, max_tokens: int) -> None:
     batches = length_batches(lengths, max_rows=max_rows, max_tokens=max_tokens)

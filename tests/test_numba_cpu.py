@@ -26,7 +26,15 @@ from nearfield.kernels import choice, numba_cpu, numba_exact  # noqa: E402
 METRICS = ["cosine", "ip", "l2"]
 TESTS = Path(__file__).parent
 # Every test of these files passes on the twin, except those that ask what the native scan left out.
-FILES = ["test_flat.py", "test_gather.py", "test_kernels.py", "test_bad_input.py", "test_concurrency.py", "test_searcher.py"]
+FILES = [
+    "test_flat.py",
+    "test_topk.py",
+    "test_gather.py",
+    "test_kernels.py",
+    "test_bad_input.py",
+    "test_concurrency.py",
+    "test_searcher.py",
+]
 
 
 def both(monkeypatch: pytest.MonkeyPatch, call: Any) -> tuple[Any, Any]:

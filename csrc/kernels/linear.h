@@ -16,4 +16,23 @@ constexpr size_t kPanelColumns = 16, kDepthUnit = 64;
 // What becomes of a sum. `gelu` is x * Phi(x), Phi the normal distribution function.
 enum class LinearOut { f32, bf16, gelu_f32, gelu_bf16 };
 
+namespace {
+
+template <LinearOut kOut>
+struct OutIs {
+  static constexpr LinearOut value = kOut;
+};
+
+// Calls `run` with the kind of output as a type, for what is compiled apart for each. Internal: every target has its own copy.
+template <typename Run>
+inline void with_out(LinearOut out, const Run& run) {
+  switch (out) {
+    case LinearOut::f32: return run(OutIs<LinearOut::f32>());
+    case LinearOut::bf16: return run(OutIs<LinearOut::bf16>());
+    case LinearOut::gelu_f32: return run(OutIs<LinearOut::gelu_f32>());
+    case LinearOut::gelu_bf16: return run(OutIs<LinearOut::gelu_bf16>());
+  }
+}
+
+}  // namespace
 }  // namespace nf::kernels

@@ -7,33 +7,14 @@
 
 #include <immintrin.h>
 
+#include "kernels/amx_tiles.h"
 #include "kernels/linear.h"
 #include "kernels/linear_avx512.h"
 
 namespace nf::kernels {
 namespace {
 
-constexpr size_t kTileRows = 16, kTileBytes = 64, kBlockRows = 2 * kTileRows, kBlockColumns = 2 * kPanelColumns;
-
-struct alignas(64) TileConfig {
-  uint8_t palette = 1;
-  uint8_t start_row = 0;
-  uint8_t reserved[14] = {};
-  uint16_t row_bytes[16] = {};
-  uint8_t rows[16] = {};
-};
-static_assert(sizeof(TileConfig) == 64, "the layout that ldtilecfg reads");
-
-inline void configure(size_t first, size_t second) {
-  TileConfig config;
-  const size_t rows[8] = {first, first, second, second, first, second, kTileRows, kTileRows};
-  for (int t = 0; t < 8; ++t) {
-    if (rows[t] == 0) continue;
-    config.row_bytes[t] = kTileBytes;
-    config.rows[t] = static_cast<uint8_t>(rows[t]);
-  }
-  _tile_loadconfig(&config);
-}
+constexpr size_t kBlockRows = 2 * kTileRows, kBlockColumns = 2 * kPanelColumns;
 
 // The sums of a block, row by row 32 of them, on their way to the output. `Values` turns the sums of a row with two panels into y.
 template <typename Values, LinearOut kOut>
@@ -134,7 +115,7 @@ inline void all_blocks(const uint8_t* input, size_t stride, size_t rows, const u
     before = Each{values(row, p * kPanelColumns), sums[turn], count, out + (row * out_stride + p * kPanelColumns) * kValueBytes, out_stride * kValueBytes};
     turn ^= 1;
   };
-  if (whole != 0) configure(kTileRows, kTileRows);
+  if (whole != 0) configure_pairs(kTileRows, kTileRows);
   for (size_t p = 0; p < pairs; p += 2) {
     for (size_t row = 0; row < whole; row += kBlockRows) {
       block<Product, true, true>(input + row * stride, stride, weights + p * panel_bytes, panel_bytes, sums[turn], before, each, gelu);
@@ -147,7 +128,7 @@ inline void all_blocks(const uint8_t* input, size_t stride, size_t rows, const u
     after(row, kBlockRows, pairs);
     before.half_rows(gelu);
   }
-  if (left != 0) configure(first, left - first);
+  if (left != 0) configure_pairs(first, left - first);
   for (size_t p = 0; left != 0 && p < panels; p += 2) {
     const uint8_t *const from = input + whole * stride, *const panel = weights + p * panel_bytes;
     if (p == pairs) {

@@ -2,7 +2,7 @@
 #include "kernels/attention/contract.h"
 
 #if defined(__x86_64__)
-#include <immintrin.h>
+#include "kernels/amx_tiles.h"
 
 namespace nf::kernels {
 namespace {
@@ -13,25 +13,7 @@ const char* target() { return "amx"; }
 // the softmax of each row, and the products with the values. Sixteen, because their scores and weights stay in the first-level cache beside the
 // keys and values of some 200 tokens. The tile unit works ahead and behind: while the vector units look for the largest scores of a block, it
 // multiplies the weights of the block before, and while they raise two to the power of these scores, it makes those of the next block.
-constexpr size_t kTileRows = 16, kTileBytes = 64, kTile = kTileRows * kTileBytes, kDims = 32, kRows = 16, kKeys = 32;
-
-struct alignas(64) TileConfig {
-  uint8_t palette = 1;
-  uint8_t start_row = 0;
-  uint8_t reserved[14] = {};
-  uint16_t row_bytes[16] = {};
-  uint8_t rows[16] = {};
-};
-static_assert(sizeof(TileConfig) == 64, "the layout that ldtilecfg reads");
-
-void configure() {
-  TileConfig config;
-  for (int t = 0; t < 8; ++t) {
-    config.row_bytes[t] = kTileBytes;
-    config.rows[t] = kTileRows;
-  }
-  _tile_loadconfig(&config);
-}
+constexpr size_t kTile = kTileRows * kTileBytes, kDims = 32, kRows = 16, kKeys = 32;
 
 inline size_t whole(size_t count, size_t unit) { return (count + unit - 1) / unit; }
 
@@ -328,7 +310,7 @@ void one_head(const AttentionJob<uint16_t>& job, size_t at, const Room& room) {
 
 void run(const AttentionJob<uint16_t>* job) {
   const Room room(job->tokens, job->head_dim, job->scratch);
-  configure();
+  configure_whole();
   for (size_t head = 0; head < job->heads; ++head) one_head(*job, head * job->head_dim, room);
   _tile_release();
 }

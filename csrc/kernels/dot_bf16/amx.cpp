@@ -2,7 +2,7 @@
 #include "kernels/dot_bf16/contract.h"
 
 #if defined(__x86_64__)
-#include <immintrin.h>
+#include "kernels/amx_tiles.h"
 
 namespace nf::kernels {
 namespace {
@@ -12,28 +12,9 @@ const char* target() { return "amx"; }
 // Rows are the left operand as they lie in memory, sixteen of them and 32 dimensions a tile; queries the right one, which wants pairs of
 // dimensions side by side. Tiles 0 and 1 hold the sums of sixteen rows with the high and the low parts, 2 and 3 those of the next sixteen;
 // 4 and 5 are rows, 6 and 7 parts: four chains of products, as many as the latency of one (52 cycles) has places for (16 cycles each).
-constexpr size_t kTileRows = 16, kTileBytes = 64, kTileDims = 32;
+constexpr size_t kTileDims = 32;
+static_assert(kHalvesPairs == kTileRows, "queries fill a tile");
 constexpr size_t kTileValues = kTileRows * kTileBytes / sizeof(float);
-
-struct alignas(64) TileConfig {
-  uint8_t palette = 1;
-  uint8_t start_row = 0;
-  uint8_t reserved[14] = {};
-  uint16_t row_bytes[16] = {};
-  uint8_t rows[16] = {};
-};
-static_assert(sizeof(TileConfig) == 64, "the layout that ldtilecfg reads");
-
-void configure(size_t first, size_t second) {
-  TileConfig config;
-  const size_t rows[8] = {first, first, second, second, first, second, kHalvesPairs, kHalvesPairs};
-  for (int t = 0; t < 8; ++t) {
-    if (rows[t] == 0) continue;
-    config.row_bytes[t] = kTileBytes;
-    config.rows[t] = static_cast<uint8_t>(rows[t]);
-  }
-  _tile_loadconfig(&config);
-}
 
 struct Sums {
   alignas(64) float of[4][kTileValues];
@@ -96,7 +77,7 @@ void block(const uint16_t* high, const uint16_t* low, size_t nq, const void* row
     given.rows[1] = given.rows[0] + first * given.stride;
     copy_tail(given.rows[0], first, dim, given.tail[0]);
     copy_tail(given.rows[1], second, dim, given.tail[1]);
-    configure(first, second);
+    configure_pairs(first, second);
     for (size_t i = 0; i < nq; i += kHalvesQueries) {
       const size_t place = i / kHalvesQueries * group, count = nq - i < kHalvesQueries ? nq - i : kHalvesQueries;
       // The compiler does not know that a tile load reads memory, nor that a tile store writes it.

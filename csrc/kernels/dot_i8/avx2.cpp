@@ -3,6 +3,8 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 
+#include "kernels/dot_i8/loops.h"
+
 namespace nf::kernels {
 namespace {
 
@@ -31,77 +33,42 @@ inline __m256i product(__m256i q, __m256i size, __m256i r) {
 }
 
 // Q queries against R rows.
-template <int Q, int R>
-inline void tile(const int8_t* const* q, const int8_t* const* r, size_t dim, int32_t* out, size_t out_stride) {
-  __m256i sum[Q][R];
-  for (int a = 0; a < Q; ++a) {
-    for (int b = 0; b < R; ++b) sum[a][b] = _mm256_setzero_si256();
-  }
-  size_t i = 0;
-  for (; i + kLanes <= dim; i += kLanes) {
-    __m256i x[Q], size[Q];
+struct Tile {
+  template <int Q, int R>
+  static inline void run(const int8_t* const* q, const int8_t* const* r, size_t dim, int32_t* out, size_t out_stride) {
+    __m256i sum[Q][R];
     for (int a = 0; a < Q; ++a) {
-      x[a] = load(q[a] + i);
-      size[a] = _mm256_abs_epi8(x[a]);
+      for (int b = 0; b < R; ++b) sum[a][b] = _mm256_setzero_si256();
     }
-    for (int b = 0; b < R; ++b) {
-      const __m256i y = load(r[b] + i);
-      for (int a = 0; a < Q; ++a) sum[a][b] = _mm256_add_epi32(sum[a][b], product(x[a], size[a], y));
-    }
-  }
-  if (i < dim) {
-    for (int a = 0; a < Q; ++a) {
-      const __m256i x = load_tail(q[a] + i, dim - i), size = _mm256_abs_epi8(x);
-      for (int b = 0; b < R; ++b) sum[a][b] = _mm256_add_epi32(sum[a][b], product(x, size, load_tail(r[b] + i, dim - i)));
-    }
-  }
-  for (int a = 0; a < Q; ++a) {
-    for (int b = 0; b < R; ++b) out[a * out_stride + b] = sum_lanes(sum[a][b]);
-  }
-}
-
-int32_t pair(const int8_t* q, const int8_t* r, size_t dim) {
-  int32_t sum;
-  tile<1, 1>(&q, &r, dim, &sum, 0);
-  return sum;
-}
-
-// Rows that are left over go together too: one chain of sums alone would wait for itself.
-void gather(const int8_t* q, const int8_t* const* rows, size_t n, size_t dim, int32_t* out) {
-  size_t j = 0;
-  for (; j + 4 <= n; j += 4) tile<1, 4>(&q, rows + j, dim, out + j, 0);
-  if (n - j == 3) tile<1, 3>(&q, rows + j, dim, out + j, 0);
-  if (n - j == 2) tile<1, 2>(&q, rows + j, dim, out + j, 0);
-  if (n - j == 1) tile<1, 1>(&q, rows + j, dim, out + j, 0);
-}
-
-void block(const int8_t* q, size_t q_stride, size_t nq, const int8_t* r, size_t r_stride, size_t nr, size_t dim, int32_t* out,
-           size_t out_stride) {
-  size_t j = 0;
-  for (; j + 4 <= nr; j += 4) {
-    const int8_t* const rows[4] = {r + j * r_stride, r + (j + 1) * r_stride, r + (j + 2) * r_stride, r + (j + 3) * r_stride};
     size_t i = 0;
-    for (; i + 2 <= nq; i += 2) {
-      const int8_t* const queries[2] = {q + i * q_stride, q + (i + 1) * q_stride};
-      tile<2, 4>(queries, rows, dim, out + i * out_stride + j, out_stride);
+    for (; i + kLanes <= dim; i += kLanes) {
+      __m256i x[Q], size[Q];
+      for (int a = 0; a < Q; ++a) {
+        x[a] = load(q[a] + i);
+        size[a] = _mm256_abs_epi8(x[a]);
+      }
+      for (int b = 0; b < R; ++b) {
+        const __m256i y = load(r[b] + i);
+        for (int a = 0; a < Q; ++a) sum[a][b] = _mm256_add_epi32(sum[a][b], product(x[a], size[a], y));
+      }
     }
-    if (i < nq) {
-      const int8_t* const query = q + i * q_stride;
-      tile<1, 4>(&query, rows, dim, out + i * out_stride + j, out_stride);
+    if (i < dim) {
+      for (int a = 0; a < Q; ++a) {
+        const __m256i x = load_tail(q[a] + i, dim - i), size = _mm256_abs_epi8(x);
+        for (int b = 0; b < R; ++b) sum[a][b] = _mm256_add_epi32(sum[a][b], product(x, size, load_tail(r[b] + i, dim - i)));
+      }
+    }
+    for (int a = 0; a < Q; ++a) {
+      for (int b = 0; b < R; ++b) out[a * out_stride + b] = sum_lanes(sum[a][b]);
     }
   }
-  for (; j < nr; ++j) {
-    const int8_t* const row = r + j * r_stride;
-    for (size_t i = 0; i < nq; ++i) {
-      const int8_t* const query = q + i * q_stride;
-      tile<1, 1>(&query, &row, dim, out + i * out_stride + j, out_stride);
-    }
-  }
-}
+};
+
+using Loops = DotI8Loops<Tile>;
 
 }  // namespace
 
-const DotI8 dot_i8_avx2 = {pair, gather, block, target};
+const DotI8 dot_i8_avx2 = {Loops::pair, Loops::gather, Loops::block, target};
 
 }  // namespace nf::kernels
 

@@ -31,12 +31,7 @@ void run_as(const LinearI8Job& job) {
 }
 
 void run(const LinearI8Job* job, LinearOut out) {
-  switch (out) {
-    case LinearOut::f32: return run_as<LinearOut::f32>(*job);
-    case LinearOut::bf16: return run_as<LinearOut::bf16>(*job);
-    case LinearOut::gelu_f32: return run_as<LinearOut::gelu_f32>(*job);
-    case LinearOut::gelu_bf16: return run_as<LinearOut::gelu_bf16>(*job);
-  }
+  with_out(out, [&](auto kind) { run_as<decltype(kind)::value>(*job); });
 }
 
 }  // namespace

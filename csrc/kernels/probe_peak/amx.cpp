@@ -1,7 +1,6 @@
 // The permission for AMX state has been asked by whoever calls; the tile configuration lives only inside each call.
 #if defined(__x86_64__)
-#include <immintrin.h>
-
+#include "kernels/amx_tiles.h"
 #include "kernels/probe_peak/contract.h"
 
 namespace nf::kernels::probe_peak {
@@ -9,25 +8,9 @@ namespace {
 
 // Tiles 0-5 accumulate, 6 and 7 hold the operands. Latency 52 cycles, one instruction per 16: 4 chains needed.
 constexpr int kChains = 6;
-constexpr int kRows = 16;
-constexpr int kRowBytes = 64;
-
-struct alignas(64) TileConfig {
-  std::uint8_t palette = 1;
-  std::uint8_t start_row = 0;
-  std::uint8_t reserved[14] = {};
-  std::uint16_t row_bytes[16] = {};
-  std::uint8_t rows[16] = {};
-};
-static_assert(sizeof(TileConfig) == 64, "the layout that ldtilecfg reads");
 
 void configure() {
-  TileConfig config;
-  for (int t = 0; t < 8; ++t) {
-    config.row_bytes[t] = kRowBytes;
-    config.rows[t] = kRows;
-  }
-  _tile_loadconfig(&config);
+  configure_whole();
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
@@ -39,8 +22,8 @@ void configure() {
 }
 
 float finish() {
-  alignas(64) std::int32_t sums[kRows * kRowBytes / 4];
-  _tile_stored(0, sums, kRowBytes);
+  alignas(64) std::int32_t sums[kTileRows * kTileBytes / 4];
+  _tile_stored(0, sums, kTileBytes);
   _tile_release();
   return static_cast<float>(sums[0]);
 }

@@ -2,6 +2,7 @@
 #include "kernels/scan_i8/contract.h"
 
 #if defined(__x86_64__)
+#include "kernels/amx_tiles.h"
 #include "kernels/scan_i8/reach_avx512.h"
 
 namespace nf::kernels {
@@ -12,34 +13,12 @@ const char* target() { return "amx"; }
 // A step is up to two tiles of queries by two blocks of rows. Tiles 0 to 3 hold its sums, 4 and 5 sixteen queries each, 6 and 7 a block each:
 // per 64 dimensions four loads feed four products of 16 cycles. While a step's products run, the vector units test the sums of the step
 // before, so the tests cost nothing as long as they are through first (some 200 cycles of 384 at 384 dimensions).
-constexpr int kTileRows = 16, kTileBytes = 64;
 constexpr size_t kTileQueries = kTileRows, kGroups = kTileRows;  // of a tile of queries, of a tile of rows
 constexpr size_t kStepQueries = 2 * kTileQueries, kStepRows = 2 * kScanBlockRows;
 // Queries that stay in the first-level cache (48 KiB) beside two blocks of rows and the sums: 24 KiB at 384 dimensions.
 constexpr size_t kNearQueries = 2 * kStepQueries;
 // Low products of one query and block take some 110 cycles of vector instructions, of a whole step some 450 of tiles.
 constexpr size_t kAlone = 4;
-
-struct alignas(64) TileConfig {
-  uint8_t palette = 1;
-  uint8_t start_row = 0;
-  uint8_t reserved[14] = {};
-  uint16_t row_bytes[16] = {};
-  uint8_t rows[16] = {};
-};
-static_assert(sizeof(TileConfig) == 64, "the layout that ldtilecfg reads");
-
-// The first tile of queries holds `first` of them, the second `second`; the memory behind the last query is not read.
-void configure(size_t first, size_t second) {
-  TileConfig config;
-  const size_t rows[8] = {first, first, second, second, first, second, kGroups, kGroups};
-  for (int t = 0; t < 8; ++t) {
-    if (rows[t] == 0) continue;
-    config.row_bytes[t] = kTileBytes;
-    config.rows[t] = static_cast<uint8_t>(rows[t]);
-  }
-  _tile_loadconfig(&config);
-}
 
 struct Sums {
   alignas(64) int32_t of[kStepQueries][kStepRows] = {};
@@ -261,11 +240,12 @@ size_t scan(const ScanI8Queries* queries, const ScanI8Rows* rows, ScanI8Hit* hit
   if (queries->count == 0 || rows->blocks == 0) return 0;
   Scan all(*queries, *rows, hits);
   const size_t full = queries->count / kStepQueries * kStepQueries, rest = queries->count - full;
-  if (full != 0) configure(kTileQueries, kTileQueries);
+  if (full != 0) configure_pairs(kTileQueries, kTileQueries);
   for (size_t i = 0; i < full; i += kNearQueries) all.columns(i, full - i < kNearQueries ? full - i : kNearQueries);
   all.flush();
   if (rest != 0) {
-    configure(rest < kTileQueries ? rest : kTileQueries, rest < kTileQueries ? 0 : rest - kTileQueries);
+    // The memory behind the last query is not read.
+    configure_pairs(rest < kTileQueries ? rest : kTileQueries, rest < kTileQueries ? 0 : rest - kTileQueries);
     all.columns(full, rest);
     all.flush();
   }

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -119,13 +120,8 @@ class TextTokenizer:
         return TokenizedTexts(ids, truncated)
 
     def _ask_library(self, texts: list[str]) -> Any:
-        try:
+        with _refusing(self.path, "not a tokenizer that can be used"):
             return self._library.encode_batch_fast(texts)
-        except BaseException as error:
-            # A panic in Rust arrives as pyo3's PanicException, which is no Exception and has no importable name.
-            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-                raise
-            raise FormatError(f"{self.path}: the tokenizers package cannot use it ({error}); save the tokenizer again") from None
 
     def pad(self, ids: Sequence[Sequence[int] | npt.NDArray[np.int32] | IntArray]) -> tuple[IntArray, IntArray]:
         """Right-pads rows to the longest (at least one column).
@@ -146,13 +142,24 @@ def _load_library(path: Path, max_tokens: int) -> Any:
     """The file as ``tokenizers`` reads it, which takes 50 ms and is not even imported where the native tokenizer does the work."""
     from tokenizers import Tokenizer
 
-    try:
+    with _refusing(path, "not a tokenizer that can be read"):
         tokenizer = Tokenizer.from_file(str(path))
         tokenizer.no_padding()
         tokenizer.enable_truncation(max_tokens)
-    except Exception as error:  # the library raises bare Exception for everything
-        raise FormatError(f"{path}: not a tokenizer that can be read ({error})") from None
     return tokenizer
+
+
+@contextmanager
+def _refusing(path: Path, what: str) -> Iterator[None]:
+    """Whatever ``tokenizers`` fails with is one line about its file."""
+    try:
+        yield
+    except BaseException as error:
+        # The library raises bare Exception for everything, and a panic in Rust arrives as pyo3's PanicException, which is not even one of
+        # these and has no name to import.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise FormatError(f"{path}: {what} ({error})") from None
 
 
 def _front(text: str, reach: int) -> str:
