@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if file is not None and not file.exists():
             print(f"benchmarks: {name} {file}: no such file", file=sys.stderr)
             return 2
-    if options.target is not None and not held.in_force(options.target):
+    if not held.in_force(options.target):
         return held.rerun(options.target, arguments)
     plan = Plan(
         quick=options.quick,

@@ -20,6 +20,13 @@ from benchmarks import readme_table
 from benchmarks.core import ceilings, held, results, tables
 
 
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything that a run without a target wants of the environment is there, so the command does not start a process of its own."""
+    for name, value in held.environment(None).items():
+        monkeypatch.setenv(name, value)
+
+
 def test_a_result_survives_the_file(tmp_path: Path) -> None:
     document = sample_document(sample_row(), sample_row(engine="faiss", ours=False))
     path = results.write(document, tmp_path / "results")
@@ -178,6 +185,21 @@ def test_a_held_target_reruns_the_command(monkeypatch: pytest.MonkeyPatch, capsy
     with pytest.raises(SystemExit):
         command.main(["--target", "amx"])
     assert "'amx': one of scalar, avx2 expected" in capsys.readouterr().err
+
+
+def test_a_new_xeon_gets_the_matrix_kernels_that_an_old_openblas_would_not_find(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENBLAS_CORETYPE", raising=False)
+    monkeypatch.setattr(held.machine, "flags", lambda: {"avx2", "avx512f"})
+    monkeypatch.setattr(held.machine, "is_intel", lambda: True)
+    assert held.environment(None) == {"OPENBLAS_CORETYPE": "SkylakeX"}
+    assert held.environment("avx2")["OPENBLAS_CORETYPE"] == "Haswell"
+    assert not held.in_force(None)
+    monkeypatch.setattr(held.machine, "is_intel", lambda: False)
+    assert held.environment(None) == {}
+    monkeypatch.setattr(held.machine, "is_intel", lambda: True)
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Zen")  # whoever sets it knows why
+    assert held.environment(None) == {}
+    assert held.in_force(None)
 
 
 def test_in_a_held_process_the_suites_run_and_know_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,6 +105,11 @@ def flags() -> set[str]:
     return set(_field(_read("/proc/cpuinfo"), "flags", "Features").split())
 
 
+def is_intel() -> bool:
+    """Whether the CPU is Intel's."""
+    return "GenuineIntel" in _field(_read("/proc/cpuinfo"), "vendor_id")
+
+
 def memory_bytes() -> int:
     """Physical memory, or the container's limit where that is smaller; 0 where the system does not say."""
     total = _field(_read("/proc/meminfo"), "MemTotal")

@@ -25,6 +25,9 @@ inline void* huge_memory(std::size_t bytes) {
   return memory;
 }
 
+// Bytes from which a buffer asks for huge pages: at most a third of it is then left over in the last one.
+constexpr std::size_t kHugeFrom = 3 * kHugePage;
+
 // A fixed-size array of trivially copyable elements; contents are uninitialized unless zero() is called.
 template <typename T>
 class AlignedBuffer {
@@ -36,7 +39,7 @@ class AlignedBuffer {
     if (count == 0) return;
     if (count > (std::numeric_limits<std::size_t>::max() - kCacheLine) / sizeof(T)) throw std::bad_alloc();
     const std::size_t bytes = (count * sizeof(T) + kCacheLine - 1) / kCacheLine * kCacheLine;
-    data_ = static_cast<T*>(std::aligned_alloc(kCacheLine, bytes));
+    data_ = static_cast<T*>(bytes < kHugeFrom ? std::aligned_alloc(kCacheLine, bytes) : huge_memory(bytes));
     if (data_ == nullptr) throw std::bad_alloc();
   }
   ~AlignedBuffer() { std::free(data_); }

@@ -1,6 +1,7 @@
 #include "score/collector.h"
 
 #include <algorithm>
+#include <functional>
 #include <queue>
 
 namespace nf::score {
@@ -10,14 +11,18 @@ constexpr std::size_t kAskedAhead = 4;
 
 }  // namespace
 
-// The k-th largest lower bound is reached by k candidates; whatever cannot reach it goes.
-void Collector::raise_threshold() {
-  if (kept_.size() < k_) return;
-  const auto kth = kept_.begin() + static_cast<std::ptrdiff_t>(k_ - 1);
-  std::nth_element(kept_.begin(), kth, kept_.end(), [](const Candidate& a, const Candidate& b) { return a.lower > b.lower; });
-  threshold_ = std::max(threshold_, kth->lower);
+// The k-th largest lower bound is reached by k candidates. Of the bounds alone, a third of a candidate's bytes: to look for it among whole
+// candidates, which go at the same time, took a tenth of a search. A heap, which always knows it, is no faster at k = 100.
+void Collector::select() {
+  if (lowers_.size() < k_) return;
+  std::nth_element(lowers_.begin(), lowers_.begin() + static_cast<std::ptrdiff_t>(k_ - 1), lowers_.end(), std::greater<>());
+  lowers_.resize(k_);
+  least_ = lowers_.back();
+  raise_to(least_);
+}
+
+void Collector::drop_hopeless() {
   kept_.erase(std::remove_if(kept_.begin(), kept_.end(), [this](const Candidate& each) { return each.upper < threshold_; }), kept_.end());
-  settled_ = kept_.size();
 }
 
 void Collector::make_exact(Candidate& candidate, const ExactScore& exact) {
@@ -27,19 +32,22 @@ void Collector::make_exact(Candidate& candidate, const ExactScore& exact) {
 }
 
 void Collector::shrink(const ExactScore& exact) {
-  raise_threshold();
+  select();
+  drop_hopeless();
   if (kept_.size() <= capacity_ / 2) return;
   // Many scores within one error bound of each other, duplicates for example: only exact scores tell them apart.
   for (Candidate& each : kept_) make_exact(each, exact);
   const auto kth = kept_.begin() + static_cast<std::ptrdiff_t>(k_ - 1);
   std::nth_element(kept_.begin(), kth, kept_.end(), ranks_before);
-  threshold_ = std::max(threshold_, kth->lower);
   kept_.resize(k_);
-  settled_ = k_;
+  lowers_.clear();
+  for (const Candidate& each : kept_) lowers_.push_back(each.lower);
+  select();
 }
 
 const std::vector<Candidate>& Collector::finish(const ExactScore& exact, const AskFor& ask_for) {
-  raise_threshold();
+  select();
+  drop_hopeless();
   // From the most promising on, and no further than the k-th exact score allows.
   std::sort(kept_.begin(), kept_.end(), [](const Candidate& a, const Candidate& b) { return a.upper > b.upper; });
   std::priority_queue<double, std::vector<double>, std::greater<double>> best;

@@ -33,7 +33,7 @@ class Collector {
 
   void offer(const Candidate& candidate, const ExactScore& exact) {
     if (candidate.upper < threshold_) return;
-    kept_.push_back(candidate);
+    keep(candidate);
     if (kept_.size() >= capacity_) shrink(exact);
   }
 
@@ -44,18 +44,22 @@ class Collector {
     offer(Candidate{score, score, slot}, exact);
   }
 
-  // Raises the threshold when enough candidates have come since it last was (about k): worth its while where their intervals are narrow.
+  // Raises the threshold where enough lower bounds have come since it last was.
   void settle() {
-    if (kept_.size() >= settled_ + std::max<std::size_t>(k_, 8)) raise_threshold();
+    if (lowers_.size() > k_ + k_ / 4) select();
   }
 
   // Another part of the rows knows k candidates that are certain to score at least `threshold`.
   void raise_to(double threshold) { threshold_ = std::max(threshold_, threshold); }
 
-  // Takes over what another part of the rows collected.
-  void absorb(const Collector& other, const ExactScore& exact) {
+  // Takes over what another part of the rows collected, all of it: `finish` leaves out what both together can, while shrinking before that
+  // would compute hundreds of exact scores to make room for nobody.
+  void absorb(const Collector& other) {
     rescored_ += other.rescored_;
-    for (const Candidate& candidate : other.kept_) offer(candidate, exact);
+    raise_to(other.threshold_);
+    for (const Candidate& candidate : other.kept_) {
+      if (candidate.upper >= threshold_) keep(candidate);
+    }
   }
 
   // The k best (fewer when fewer were offered), best first, with exact scores. `ask_for` hears of slots whose score will be wanted soon.
@@ -65,16 +69,25 @@ class Collector {
   std::size_t rescored() const { return rescored_; }
 
  private:
-  void raise_threshold();
+  void keep(const Candidate& candidate) {
+    kept_.push_back(candidate);
+    if (candidate.lower <= least_) return;
+    lowers_.push_back(candidate.lower);
+    if (lowers_.size() >= k_ + std::max<std::size_t>(k_ / 2, 8)) select();
+  }
+  void select();
+  void drop_hopeless();
   void make_exact(Candidate& candidate, const ExactScore& exact);
   void shrink(const ExactScore& exact);
 
   std::size_t k_;
   std::size_t rescored_ = 0;
-  std::size_t settled_ = 0;  // candidates kept when the threshold was last raised
   std::size_t capacity_;  // memory stays bounded even when every row has the same score
   double threshold_ = -std::numeric_limits<double>::infinity();
   std::vector<Candidate> kept_;
+  // Lower bounds among which are the k largest of all, and the k-th largest when they were last looked at.
+  std::vector<double> lowers_;
+  double least_ = -std::numeric_limits<double>::infinity();
 };
 
 }  // namespace nf::score

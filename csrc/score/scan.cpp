@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <deque>
 #include <limits>
 #include <vector>
 
@@ -24,10 +25,10 @@ constexpr std::size_t kQueryBlockBytes = 192 * 1024;
 constexpr std::size_t kMaxQueryBlock = 512, kQueryUnit = 32;
 // The same for scans in float32: 84 at 384 dimensions; a multiple of 12 suits 3- and 4-query kernels.
 constexpr std::size_t kFloatBlockBytes = 128 * 1024, kFloatUnit = 12, kMaxFloatBlock = 96;
-// Threads take rows apart, a run of tiles at a time as each gets through, where there are so many tiles for each thread: every row is then
-// read once for all queries, and a core that others keep busy holds nobody up. Of fewer tiles, threads with at least so many queries take
-// queries apart.
-constexpr std::size_t kTilesPerThread = 64, kRunsPerThread = 32, kQueriesPerThread = 32;
+// Threads with at least so many queries each take queries apart: one threshold then sees all rows, so half as many pass it as when two threads
+// see half of them each. Fewer queries are scanned by all threads together, which take rows apart, a run of tiles at a time as each gets
+// through, so that a core that others keep busy holds nobody up. Of few tiles (for each thread), runs are short and queries go apart earlier.
+constexpr std::size_t kTilesPerThread = 64, kRunsPerThread = 32, kQueriesPerThread = 128, kFewTilesQueries = 32;
 // Products below which a further thread costs more to wake (some 10 us) than it saves at 10^10 a second.
 constexpr std::size_t kProductsPerThread = 1 << 18;
 // Scores looked at together: a run without any candidate is passed by with vector compares.
@@ -154,6 +155,7 @@ class Runs {
     end = std::min(begin + size_, tiles_);
     return begin < tiles_;
   }
+  bool none_left() const { return next_.load(std::memory_order_relaxed) >= tiles_; }
 
  private:
   const std::size_t tiles_, size_;
@@ -216,41 +218,51 @@ struct Output : Answer {
   }
 };
 
-Status by_queries(const Task& task, const Output& output) {
-  return parallel::parallel_for(task.queries.size(), task.options.threads, [&](std::size_t begin, std::size_t end, std::size_t) {
-    const std::size_t size = query_block(task, end - begin);
-    Scratch scratch(task, std::min(size, end - begin));
-    for (std::size_t first = begin; first < end; first += size) {
-      const std::size_t last = std::min(first + size, end);
-      std::vector<Collector> best(last - first, Collector(task.useful_k()));
-      Runs runs(task.rows.tile_count, task.rows.tile_count);
-      scan(task, first, last, runs, scratch, best.data());
-      for (std::size_t i = first; i < last; ++i) output.write(i, best[i - first], exact_for(task, i, scratch), ask_for(task));
-    }
-  });
-}
+// Some queries with the rows that are left to scan for them. Threads that are through with their own queries help others with theirs.
+struct Batch {
+  std::size_t first, last;  // queries
+  Runs runs;
+  std::vector<SharedThreshold> shared;
+  std::vector<std::vector<Collector>> best;  // of each thread that has scanned rows for them
 
-Status by_rows(const Task& task, const Output& output) {
-  const std::size_t size = query_block(task, task.queries.size()), tiles = task.rows.tile_count;
-  const std::size_t parts = std::max<std::size_t>(1, std::min<std::size_t>(tiles, static_cast<std::size_t>(task.options.threads)));
-  for (std::size_t first = 0; first < task.queries.size(); first += size) {
-    const std::size_t last = std::min(first + size, task.queries.size());
-    std::vector<std::vector<Collector>> best(parts, std::vector<Collector>(last - first, Collector(task.useful_k())));
-    std::vector<SharedThreshold> shared(last - first);
-    Runs runs(tiles, tiles / (parts * kRunsPerThread));
-    Status status = parallel::parallel_for(parts, static_cast<int>(parts), [&](std::size_t, std::size_t, std::size_t part) {
-      Scratch scratch(task, last - first);
-      scratch.shared = shared.data();
-      scan(task, first, last, runs, scratch, best[part].data());
+  Batch(std::size_t first_, std::size_t last_, std::size_t tiles, std::size_t parts)
+      : first(first_), last(last_), runs(tiles, parts == 1 ? tiles : tiles / (parts * kRunsPerThread)), shared(last - first), best(parts) {}
+
+  std::size_t size() const { return last - first; }
+
+  void scan_for(const Task& task, std::size_t part, Scratch& scratch) {
+    if (runs.none_left() && part != 0) return;  // the first thread's are there even where there are no rows at all
+    best[part].assign(size(), Collector(task.useful_k()));
+    scratch.shared = best.size() == 1 ? nullptr : shared.data();
+    scan(task, first, last, runs, scratch, best[part].data());
+  }
+
+  // What all threads found for query `first + i`.
+  void write(const Task& task, std::size_t i, Scratch& scratch, const Output& output) {
+    const ExactScore exact = exact_for(task, first + i, scratch);
+    Collector& all = best[0][i];
+    for (std::size_t part = 1; part < best.size(); ++part) {
+      if (!best[part].empty()) all.absorb(best[part][i]);
+    }
+    output.write(first + i, all, exact, ask_for(task));
+  }
+};
+
+// As many batches at a time as there are threads: each begins with one of its own and goes on with what the others have left.
+Status by_batches(const Task& task, std::size_t size, std::size_t parts, const Output& output) {
+  const std::size_t count = task.queries.size(), wave = size * parts;
+  const int threads = static_cast<int>(parts);
+  for (std::size_t begin = 0; begin < count; begin += wave) {
+    std::deque<Batch> batches;
+    for (std::size_t first = begin; first < std::min(begin + wave, count); first += size) batches.emplace_back(first, std::min(first + size, count), task.rows.tile_count, parts);
+    Status status = parallel::parallel_for(parts, threads, [&](std::size_t, std::size_t, std::size_t part) {
+      Scratch scratch(task, batches[0].size());
+      for (std::size_t b = 0; b < batches.size(); ++b) batches[(part + b) % batches.size()].scan_for(task, part, scratch);
     });
     if (!status.ok()) return status;
-    status = parallel::parallel_for(last - first, task.options.threads, [&](std::size_t begin, std::size_t end, std::size_t) {
+    status = parallel::parallel_for(std::min(wave, count - begin), threads, [&](std::size_t from, std::size_t to, std::size_t) {
       Scratch scratch(task, 0);
-      for (std::size_t i = begin; i < end; ++i) {
-        const ExactScore exact = exact_for(task, first + i, scratch);
-        for (std::size_t part = 1; part < parts; ++part) best[0][i].absorb(best[part][i], exact);
-        output.write(first + i, best[0][i], exact, ask_for(task));
-      }
+      for (std::size_t i = from; i < to; ++i) batches[i / size].write(task, i % size, scratch, output);
     });
     if (!status.ok()) return status;
   }
@@ -276,10 +288,10 @@ void search(const Rows& rows, MatrixView<float> queries, const Options& options,
   fitting.threads = static_cast<int>(std::min<std::size_t>(static_cast<std::size_t>(std::max(1, options.threads)), 1 + products / kProductsPerThread));
   const Task task(rows, queries, fitting);
   const Output output{answer, options.k};
-  const std::size_t threads = static_cast<std::size_t>(fitting.threads);
-  const bool few_tiles = rows.tile_count < threads * kTilesPerThread;
-  const bool many = threads == 1 || (few_tiles && queries.rows >= threads * kQueriesPerThread);
-  raise_if_bad(many ? by_queries(task, output) : by_rows(task, output));
+  const std::size_t parts = std::max<std::size_t>(1, std::min(rows.tile_count, static_cast<std::size_t>(fitting.threads)));
+  const std::size_t least = rows.tile_count < parts * kTilesPerThread ? kFewTilesQueries : kQueriesPerThread;
+  const std::size_t each = (queries.rows + parts - 1) / parts;
+  raise_if_bad(by_batches(task, query_block(task, each < least ? queries.rows : each), parts, output));
 }
 
 }  // namespace nf::score

@@ -18,7 +18,7 @@ constexpr size_t kStepQueries = 2 * kTileQueries, kStepRows = 2 * kScanBlockRows
 // Queries that stay in the first-level cache (48 KiB) beside two blocks of rows and the sums: 24 KiB at 384 dimensions.
 constexpr size_t kNearQueries = 2 * kStepQueries;
 // Low products of one query and block take some 110 cycles of vector instructions, of a whole step some 450 of tiles.
-constexpr size_t kAlone = 4;
+constexpr size_t kAlone = 8;
 
 struct Sums {
   alignas(64) int32_t of[kStepQueries][kStepRows] = {};
@@ -163,6 +163,7 @@ class Scan {
     last_sums_ = &sums;
     turn_ = 1 - turn_;
     tested_ = any_ = 0;
+    if (next.count != kStepQueries) __builtin_memset(masks_, 0, sizeof(masks_));
     waiting_ = true;
   }
 
@@ -190,15 +191,22 @@ class Scan {
   // The pairs of the last step that reach the cut by their low codes too.
   void emit() {
     if (any_ == 0) return;
-    size_t parts = 0;
-    for (size_t a = 0; a < last_.count; ++a) parts += ((masks_[a] & 0xFFFF) != 0 ? 1 : 0) + ((masks_[a] >> kScanBlockRows) != 0 ? 1 : 0);
-    if (parts > kAlone) products(last_, queries_.low, low_, Nothing());
-    for (size_t a = 0; a < last_.count; ++a) {
-      const uint32_t masks[2] = {masks_[a] & 0xFFFF, masks_[a] >> kScanBlockRows};
-      for (size_t i = 0; i < 2; ++i) {
-        if (masks[i] != 0) emit(a, i, masks[i], parts > kAlone);
+    const uint32_t parts[2] = {with_any(0xFFFF), with_any(0xFFFF0000u)};
+    const bool multiplied = static_cast<size_t>(__builtin_popcount(parts[0]) + __builtin_popcount(parts[1])) > kAlone;
+    if (multiplied) products(last_, queries_.low, low_, Nothing());
+    for (size_t i = 0; i < 2; ++i) {
+      for (uint32_t left = parts[i]; left != 0; left &= left - 1) {
+        const size_t a = static_cast<size_t>(__builtin_ctz(left));
+        emit(a, i, masks_[a] >> (i * kScanBlockRows) & 0xFFFF, multiplied);
       }
     }
+  }
+
+  // The queries of the last step whose masks have any of these bits.
+  uint32_t with_any(uint32_t bits) const {
+    const __m512i wanted = _mm512_set1_epi32(static_cast<int32_t>(bits));
+    const __mmask16 first = _mm512_test_epi32_mask(_mm512_load_si512(masks_), wanted), second = _mm512_test_epi32_mask(_mm512_load_si512(masks_ + kTileQueries), wanted);
+    return _mm512_kunpackw(second, first);
   }
 
   void emit(size_t a, size_t i, uint32_t mask, bool multiplied) {
@@ -231,7 +239,7 @@ class Scan {
   size_t turn_ = 0, tested_ = 0;
   uint32_t any_ = 0;
   const Sums* last_sums_ = nullptr;
-  uint32_t masks_[kStepQueries];
+  alignas(64) uint32_t masks_[kStepQueries] = {};
   Sums sums_[2], low_;
   alignas(64) int8_t padded_[2][kTileRows * kTileBytes];
 };
