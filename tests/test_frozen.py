@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -318,3 +319,42 @@ def test_truncations_are_refused(tmp_path: Path) -> None:
         path.write_bytes(good[:length])
         with pytest.raises(FormatError):
             nf.FrozenIndex.load(path)
+
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.mark.parametrize("name", ["frozen-1", "frozen-1-compact"])
+def test_a_file_of_this_version_opens_and_answers_as_when_it_was_written(name: str, tmp_path: Path) -> None:
+    """Written by ``tests/golden/make.py``. A later layout gets a file of its own; this one must open for as long as it can be read."""
+    expected = json.loads((GOLDEN / f"{name}.json").read_text())
+    queries = np.array(expected["queries"], np.float32)
+    for mmap in (True, False):
+        index = nf.FrozenIndex.load(GOLDEN / f"{name}.bin", mmap=mmap)
+        assert [index.dim, index.metric, index.M, index.ef_construction, index.seed, index.fingerprint, index.compact] == expected[
+            "settings"
+        ]
+        assert list(index.ids) == expected["ids"]
+        found = index.search(queries, 5, ef=8)
+        assert [found.ids.tolist(), found.scores.tolist()] == expected["found"]
+        assert walked(index, queries, 5, 8).tolist() == expected["walked"]
+        assert index.get(expected["ids"]).tobytes().hex() == expected["rows"]
+    index.save(tmp_path / "again.bin")
+    again, golden = (_core.Container.open(str(path), "frozen") for path in (tmp_path / "again.bin", GOLDEN / f"{name}.bin"))
+    for section in ("frozen", "centre", "blocks", "fine", "deleted", "doors", "id_bytes", "id_ends"):
+        assert again.section(section) == golden.section(section)
+
+
+def test_stats_say_what_the_index_holds(frozen: tuple[nf.FrozenIndex, str], data: tuple[Floats, Floats], tmp_path: Path) -> None:
+    index, metric = frozen
+    source = made(data[0], metric).stats()
+    found = index.stats()
+    assert [found["rows"], found["deleted"], found["compact"]] == [4000, 0, index.compact]
+    assert found["degrees"] == source["degrees"]  # the same links
+    assert 1 <= found["doors"] <= 128
+    assert found["memory"]["total"] == found["memory"]["codes"] + found["memory"]["links"] + found["memory"]["other"]
+    assert abs(found["memory"]["total"] - 4000 * index._graph.row_bytes) < 128 * 1024
+    assert found["target"] == _core.kernel_targets()["dot_i8" if index.compact else "estimate_1bit"]
+    assert found["calibration"] is not None
+    index.save(tmp_path / "f.bin")
+    assert nf.FrozenIndex.load(tmp_path / "f.bin").stats() == found

@@ -41,6 +41,26 @@ py::dict params(const Frozen& index) {
   return values;
 }
 
+py::dict stats(const Frozen& index) {
+  const graph::FrozenGraph& graph = index.graph();
+  std::vector<std::uint64_t> degrees;
+  {
+    const py::gil_scoped_release release;
+    degrees = index.degrees();
+  }
+  const std::size_t fine = graph.fine != nullptr ? codec::code_width(graph.params.dim) : 0;
+  py::dict values;
+  values["slots"] = graph.size;
+  values["live"] = graph.live;
+  values["degrees"] = degrees;
+  values["doors"] = graph.doors.size();
+  values["codes_bytes"] = graph.size * (graph.shape.row + fine);
+  values["links_bytes"] = graph.size * (graph.shape.stride - graph.shape.row);
+  values["other_bytes"] = graph.size + graph.doors.size() * (graph.shape.row + sizeof(std::uint32_t));
+  values["target"] = graph.layout == graph::Layout::inlined ? kernels::estimate_1bit().target() : kernels::dot_i8().target();
+  return values;
+}
+
 }  // namespace
 
 void register_frozen(py::module_& m) {
@@ -54,6 +74,7 @@ void register_frozen(py::module_& m) {
       .def("score", &score_rows, py::arg("queries").noconvert(), py::arg("slots").noconvert(), py::arg("threads") = 0, "As Hnsw.score.")
       .def("get", &get, py::arg("slots").noconvert(), "The rows as they are kept: float32 (n, dim).")
       .def("live_slots", [](const Frozen& index) { return live_slots_of(index); }, "The slots of live rows, rising.")
+      .def("stats", &stats, "Counts of degrees, where walks begin, memory in bytes, the target of the kernel that walks use most.")
       .def("params", &params, "dim, metric, M, ef_construction, seed, compact.")
       .def("save", &save, py::arg("path"), py::arg("sections"), "Writes a container of kind 'frozen': these sections, then the graph.")
       .def_property_readonly("slots", [](const Frozen& index) { return index.graph().size; }, "How many slots there are, tombstones included.")

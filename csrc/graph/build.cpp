@@ -132,7 +132,10 @@ void for_each(std::size_t n, int threads, const Body& body) {
 
 void link_batch(Graph& graph, const codec::Coder& coder, std::uint32_t begin, std::uint32_t end, int threads, ScratchList& scratches) {
   std::vector<ScratchList::Lease> leases;
-  for (int part = 0; part < std::max(1, threads); ++part) leases.push_back(scratches.borrow());
+  for (int part = 0; part < std::max(1, threads); ++part) {
+    leases.push_back(scratches.borrow());
+    leases.back()->pool.use(kernels::insert_key());
+  }
   for_each(end - begin, threads, [&](std::size_t i, std::size_t part) {
     choose_links(graph, coder, begin, begin + static_cast<std::uint32_t>(i), *leases[part]);
   });

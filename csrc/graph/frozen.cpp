@@ -1,6 +1,7 @@
 #include "graph/frozen.h"
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
 
 #include "base/status.h"
@@ -36,7 +37,7 @@ class Turns {
     }
     while (running > 0) {
       for (std::size_t i = 0; i < running;) {
-        if (walks[i]->step(tools_)) {
+        if (walks[i]->step(tools_, running > 1 ? &ahead_ : nullptr)) {
           ++i;
           continue;
         }
@@ -77,7 +78,7 @@ class Turns {
   void widen(Walker& walker, std::size_t at, std::size_t matches) {
     for (std::size_t ef = 2 * this->ef(); walker.scored().size() < std::min(request_.k, matches) && ef < tools_.graph.size / 4; ef *= 2) {
       begin_walk(walker, at, ef);
-      while (walker.step(tools_)) {
+      while (walker.step(tools_, nullptr)) {
       }
       walker.finish(tools_, request_.k);
     }
@@ -107,6 +108,7 @@ class Turns {
   const std::vector<score::Query>& queries_;
   const Answer& answer_;
   std::size_t next_ = 0, end_ = 0;
+  Ahead ahead_;
   std::vector<std::uint32_t> own_;
 };
 
@@ -165,6 +167,25 @@ void Frozen::get(const std::vector<std::uint64_t>& nodes, float* out) const {
 
 std::size_t Frozen::bytes_per_row() const {
   return graph_.shape.stride + (graph_.fine != nullptr ? codec::code_width(graph_.params.dim) : 0) + sizeof(*graph_.deleted);
+}
+
+std::vector<std::uint64_t> Frozen::degrees() const {
+  const BlockShape& shape = graph_.shape;
+  std::vector<std::uint64_t> counts(shape.slots + 1);
+  for (std::uint32_t node = 0; node < graph_.size; ++node) {
+    if (graph_.deleted[node] != 0) continue;
+    std::size_t degree = 0;
+    for (std::size_t i = 0; i < shape.slots; ++i) {
+      const unsigned char* const place = graph_.layout == Layout::inlined
+                                             ? graph_.part(node, i / BlockShape::kRows) + i % BlockShape::kRows * sizeof(std::uint32_t)
+                                             : reinterpret_cast<const unsigned char*>(graph_.links(node) + i);
+      std::uint32_t neighbour;
+      std::memcpy(&neighbour, place, sizeof(neighbour));
+      degree += neighbour < graph_.size ? 1 : 0;
+    }
+    ++counts[degree];
+  }
+  return counts;
 }
 
 std::vector<std::uint64_t> Frozen::live_nodes() const {

@@ -54,6 +54,8 @@ class Frozen {
   std::vector<std::uint64_t> live_nodes() const;
   const FrozenGraph& graph() const { return graph_; }
   std::size_t bytes_per_row() const;
+  // Live nodes with 0, 1, ... neighbours. Reads all blocks; a number that names no node, as in a damaged file, is no neighbour.
+  std::vector<std::uint64_t> degrees() const;
 
   // Writes the container: the sections already in `writer`, then those of the graph.
   void save(storage::Writer& writer, const std::string& path) const;

@@ -4,6 +4,7 @@
 // a sorted array is faster: a binary search without branches, then one short move of memory.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -37,12 +38,12 @@ inline float distance_of(Key key) {
 class Pool {
  public:
   // The kernel that makes room for a candidate; scalar's until this is called.
-  void use(const kernels::InsertKey& kernel) { insert_ = kernel.insert; }
+  void use(const kernels::InsertKey& kernel) { kernel_ = kernel; }
 
   void reset(std::size_t capacity) {
-    if (keys_.size() < capacity + 1) keys_.resize(capacity + 1);
+    if (keys_.size() < capacity + kernels::kMostMerged) keys_.resize(capacity + kernels::kMostMerged);
     capacity_ = capacity;
-    size_ = next_ = 0;
+    size_ = next_ = waiting_ = 0;
   }
 
   std::size_t size() const { return size_; }
@@ -53,7 +54,20 @@ class Pool {
   void offer(Key key) {
     if (key >= limit()) return;
     if (size_ < capacity_) ++size_;
-    const std::size_t at = insert_(keys_.data(), size_ - 1, key);
+    const std::size_t at = kernel_.insert(keys_.data(), size_ - 1, key);
+    if (at < next_) next_ = at;
+  }
+  // Offers that are taken together by settle(), which comes before anything else is asked.
+  void add(Key key) {
+    if (key >= limit()) return;
+    fresh_[waiting_++] = key;
+    if (waiting_ == kernels::kMostMerged) settle();
+  }
+  void settle() {
+    if (waiting_ == 0) return;
+    const std::size_t at = kernel_.merge(keys_.data(), size_, fresh_, waiting_);
+    size_ = std::min(size_ + waiting_, capacity_);
+    waiting_ = 0;
     if (at < next_) next_ = at;
   }
 
@@ -70,8 +84,9 @@ class Pool {
 
  private:
   std::vector<Key> keys_;
-  std::size_t size_ = 0, capacity_ = 0, next_ = 0;
-  std::size_t (*insert_)(Key*, std::size_t, Key) = kernels::insert_key_scalar.insert;
+  Key fresh_[kernels::kMostMerged];
+  std::size_t size_ = 0, capacity_ = 0, next_ = 0, waiting_ = 0;
+  kernels::InsertKey kernel_ = kernels::insert_key_scalar;
 };
 
 }  // namespace nf::graph

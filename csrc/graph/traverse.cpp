@@ -43,7 +43,8 @@ void walk_all(const Graph& graph, const From& from, unsigned layer, std::size_t 
     const std::uint32_t node = pool.expand();
     if (pool.open()) __builtin_prefetch(graph.links(pool.next(), layer));
     const std::size_t n = look_around(graph, from, node, layer, scratch);
-    for (std::size_t i = 0; i < n; ++i) pool.offer(key_of(scratch.distances[i], scratch.fresh[i]));
+    for (std::size_t i = 0; i < n; ++i) pool.add(key_of(scratch.distances[i], scratch.fresh[i]));
+    pool.settle();
   }
   scratch.best.clear();
   for (std::size_t i = 0; i < pool.size(); ++i) scratch.best.push_back({distance_of(pool[i]), node_of(pool[i])});

@@ -31,6 +31,11 @@ double dot(const float* a, const float* b, std::size_t dim) {
 
 }  // namespace
 
+void Ahead::leave(const unsigned char* block, std::size_t bytes) {
+  if (block_ != nullptr) prefetch_block(block_, bytes);
+  block_ = block;
+}
+
 void NodeSet::clear(std::size_t expected) {
   std::size_t places = 64;
   while (places < 2 * expected) places *= 2;
@@ -144,7 +149,7 @@ void Walker::start(const FrozenTools& tools, std::size_t ef, std::size_t most, c
   if (open_.open()) prefetch_block(graph.block(open_.next()), graph.shape.stride);
 }
 
-bool Walker::step(const FrozenTools& tools) {
+bool Walker::step(const FrozenTools& tools, Ahead* ahead) {
   const FrozenGraph& graph = tools.graph;
   const bool inlined = graph.layout == Layout::inlined;
   while (open_.open()) {
@@ -157,12 +162,19 @@ bool Walker::step(const FrozenTools& tools) {
       std::int32_t product;
       tools.coder.distances(probe_, &row, 1, &product, &distance);
       if (keep_(node)) found_.offer(key_of(distance, node));
-      estimate_neighbours(tools, node, distance);
+      estimate_neighbours(tools, node, distance, ahead != nullptr ? ahead->take() : nullptr);
     } else {
       measure_neighbours(tools, node);
     }
     kept_ += keep_(node) ? 1 : 0;
-    if (open_.open()) prefetch_block(graph.block(open_.next()), graph.shape.stride);
+    if (open_.open()) {
+      const unsigned char* const next = graph.block(open_.next());
+      if (ahead == nullptr || !inlined) {
+        prefetch_block(next, graph.shape.stride);
+      } else {
+        ahead->leave(next, graph.shape.stride);
+      }
+    }
     return true;
   }
   // One turn more, for what finish() reads.
@@ -172,21 +184,23 @@ bool Walker::step(const FrozenTools& tools) {
   return true;
 }
 
-void Walker::estimate_neighbours(const FrozenTools& tools, std::uint32_t node, float distance) {
+void Walker::estimate_neighbours(const FrozenTools& tools, std::uint32_t node, float distance, const unsigned char* ahead) {
   const FrozenGraph& graph = tools.graph;
   alignas(64) float estimates[BlockShape::kRows];
   for (std::size_t p = 0; p < graph.shape.slots / BlockShape::kRows; ++p) {
     const unsigned char* const part = graph.part(node, p);
     const kernels::Estimate1BitRows rows{part + BlockShape::kCodes, reinterpret_cast<const std::uint16_t*>(part + BlockShape::kAdd),
-                                         reinterpret_cast<const std::uint16_t*>(part + BlockShape::kFactor)};
+                                         reinterpret_cast<const std::uint16_t*>(part + BlockShape::kFactor),
+                                         p == 0 ? ahead : nullptr, graph.shape.stride};
     const Key limit = open_.limit();
     std::uint32_t below = tools.estimate.block(&table_, &rows, distance, limit == ~Key{0} ? codec::kFar : distance_of(limit), estimates);
     for (; below != 0; below &= below - 1) {
       const auto i = static_cast<std::size_t>(__builtin_ctz(below));
       std::uint32_t neighbour;
       std::memcpy(&neighbour, part + i * sizeof(neighbour), sizeof(neighbour));
-      if (neighbour < graph.size && !seen_.holds(neighbour)) open_.offer(key_of(estimates[i], neighbour));
+      if (neighbour < graph.size && !seen_.holds(neighbour)) open_.add(key_of(estimates[i], neighbour));
     }
+    open_.settle();
   }
 }
 
@@ -206,9 +220,11 @@ void Walker::measure_neighbours(const FrozenTools& tools, std::uint32_t node) {
   }
   for (std::size_t i = 0; i < n; ++i) {
     const Key key = key_of(distances_[i], fresh_[i]);
-    open_.offer(key);
-    if (keep_(fresh_[i])) found_.offer(key);
+    open_.add(key);
+    if (keep_(fresh_[i])) found_.add(key);
   }
+  open_.settle();
+  found_.settle();
 }
 
 double Walker::score_of(const FrozenTools& tools, std::uint32_t node) const {

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "graph/blocks.h"
@@ -48,6 +49,17 @@ struct FrozenTools {
   kernels::InsertKey insert;
 };
 
+// The block that a walk needs at its next turn, left to the walk whose turn comes now: a core asks for some sixteen lines at a time and stands
+// still at the next, so a block's 35 are asked for one by one while the other walk computes.
+class Ahead {
+ public:
+  void leave(const unsigned char* block, std::size_t bytes);
+  const unsigned char* take() { return std::exchange(block_, nullptr); }
+
+ private:
+  const unsigned char* block_ = nullptr;
+};
+
 class Walker {
  public:
   // Codes of the query; needed before anything else.
@@ -56,7 +68,8 @@ class Walker {
   // A walk with `ef` candidates that keeps the `most` nearest nodes among those that may be results, and does not see `skipped`.
   void start(const FrozenTools& tools, std::size_t ef, std::size_t most, const Keep& keep, std::uint32_t skipped);
   // Expands the nearest open candidate, or fetches what finish() reads; false when there was nothing to do: the walk is over.
-  bool step(const FrozenTools& tools);
+  // Without `ahead`, as where no other walk is under way, the next block is asked for at once.
+  bool step(const FrozenTools& tools, Ahead* ahead);
   // How many nodes that may be results the walk has expanded.
   std::size_t kept() const { return kept_; }
   // The k best of what the walk found, into scored().
@@ -69,7 +82,7 @@ class Walker {
 
  private:
   void make_tables(const FrozenTools& tools);
-  void estimate_neighbours(const FrozenTools& tools, std::uint32_t node, float distance);
+  void estimate_neighbours(const FrozenTools& tools, std::uint32_t node, float distance, const unsigned char* ahead);
   void measure_neighbours(const FrozenTools& tools, std::uint32_t node);
 
   // The query.

@@ -38,5 +38,25 @@ def make_hnsw(name: str) -> None:
     (HERE / f"{name}.json").write_text(json.dumps(expected, indent=1) + "\n")
 
 
+def make_frozen(name: str, compact: bool) -> None:
+    rows, queries = clustered(70, 20, 1), clustered(4, 20, 2)
+    index = nf.HNSWIndex(20, "l2", M=4, ef_construction=20, seed=9, fingerprint="golden")
+    index.add(rows, ids=[f"row {i}" for i in range(70)], threads=1)
+    frozen = index.freeze(compact=compact, threads=1)
+    frozen.save(HERE / f"{name}.bin")
+    found = frozen.search(queries, 5, ef=8)
+    expected = {
+        "settings": [frozen.dim, frozen.metric, frozen.M, frozen.ef_construction, frozen.seed, frozen.fingerprint, frozen.compact],
+        "ids": list(frozen.ids),
+        "queries": queries.tolist(),
+        "found": [found.ids.tolist(), found.scores.tolist()],
+        "walked": frozen._graph.search(queries, 5, 70, 8, mode="walk", threads=1)[0].tolist(),
+        "rows": frozen.get(list(frozen.ids)).tobytes().hex(),
+    }
+    (HERE / f"{name}.json").write_text(json.dumps(expected, indent=1) + "\n")
+
+
 if __name__ == "__main__":
     make_hnsw("hnsw-3")
+    make_frozen("frozen-1", compact=False)
+    make_frozen("frozen-1-compact", compact=True)

@@ -163,6 +163,32 @@ TEST(keys_are_inserted_where_they_belong) {
   });
 }
 
+TEST(keys_are_merged_where_they_belong) {
+  Random random(5);
+  on_each_target([&](const std::string&) {
+    const kernels::InsertKey& kernel = kernels::insert_key();
+    for (const std::size_t size : {0, 1, 7, 8, 9, 17, 64, 65, 72, 129, 200, 1000}) {
+      for (const std::size_t n : {1, 2, 3, 7, 8, 9, 16, 17, 33, 63, 64}) {
+        const Note note("size", size);
+        const std::uint64_t range = random() % 2 == 0 ? 4 : 100000;
+        const auto draw = [&] { return (random() % range) * (std::uint64_t{1} << 47) + random() % 2; };
+        std::vector<std::uint64_t> expected(size);
+        for (std::uint64_t& key : expected) key = draw();
+        std::sort(expected.begin(), expected.end());
+        Tight<std::uint64_t> keys(size + n), fresh(n);
+        std::copy(expected.begin(), expected.end(), keys.data());
+        for (std::size_t i = 0; i < n; ++i) fresh[i] = i % 5 == 4 ? ~std::uint64_t{0} : draw();
+        const std::uint64_t least = *std::min_element(fresh.data(), fresh.data() + n);
+        const auto at = static_cast<std::size_t>(std::lower_bound(expected.begin(), expected.end(), least) - expected.begin());
+        expected.insert(expected.end(), fresh.data(), fresh.data() + n);
+        std::sort(expected.begin(), expected.end());
+        CHECK(kernel.merge(keys.data(), size, fresh.data(), n) == at);
+        CHECK(std::equal(expected.begin(), expected.end(), keys.data()));
+      }
+    }
+  });
+}
+
 TEST(estimates_are_the_same_everywhere) {
   Random random(3);
   std::normal_distribution<float> normal;
@@ -199,7 +225,8 @@ TEST(estimates_are_the_same_everywhere) {
       }
       add[5] = 0x7FC0;  // NaN
       const kernels::Estimate1BitQuery query{tables.data(), groups, 0.25f, -1.5f};
-      const kernels::Estimate1BitRows rows{codes.data(), add.data(), factor.data()};
+      Tight<std::uint8_t> later(groups * 20);  // fetched ahead, which changes nothing
+      const kernels::Estimate1BitRows rows{codes.data(), add.data(), factor.data(), groups % 8 == 0 ? later.data() : nullptr, groups * 20};
       const std::uint32_t below = kernel.block(&query, &rows, 0.75f, 1.0f, out.data());
       for (std::size_t i = 0; i < 32; ++i) {
         unsigned sum = 0;

@@ -9,6 +9,7 @@ namespace {
 const char* target() { return "avx2"; }
 
 constexpr size_t kStep = sizeof(__m256i);  // two groups at once
+constexpr size_t kLine = 64;
 
 inline __m256i load(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
 
@@ -35,11 +36,17 @@ uint32_t block(const Estimate1BitQuery* query, const Estimate1BitRows* rows, flo
   const __m256i nibble = _mm256_set1_epi8(15);
   const size_t bytes = query->groups * kSignGroupBytes;
   Wide low, high;
+  // A line for each two groups: most of a block's is asked for before the end.
+  const unsigned char *ahead = rows->ahead, *const ahead_end = ahead != nullptr ? ahead + rows->ahead_bytes : ahead;
   for (size_t at = 0; at < bytes;) {
     const size_t run = at + kEstimateRun * kStep;
     const size_t end = run < bytes ? run : bytes;
     __m256i low_bytes = _mm256_setzero_si256(), high_bytes = _mm256_setzero_si256();
     for (; at < end; at += kStep) {
+      if (ahead < ahead_end) {
+        _mm_prefetch(reinterpret_cast<const char*>(ahead), _MM_HINT_T0);
+        ahead += kLine;
+      }
       const __m256i codes = load(rows->codes + at), table = load(query->tables + at);
       low_bytes = _mm256_add_epi8(low_bytes, _mm256_shuffle_epi8(table, _mm256_and_si256(codes, nibble)));
       high_bytes = _mm256_add_epi8(high_bytes, _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16(codes, 4), nibble)));
@@ -47,6 +54,7 @@ uint32_t block(const Estimate1BitQuery* query, const Estimate1BitRows* rows, flo
     low.add(low_bytes);
     high.add(high_bytes);
   }
+  for (; ahead < ahead_end; ahead += kLine) _mm_prefetch(reinterpret_cast<const char*>(ahead), _MM_HINT_T0);
   alignas(32) uint16_t sums[kSignBlockRows];
   low.store(sums);
   high.store(sums + kSignGroupBytes);

@@ -32,6 +32,8 @@ struct Estimate1BitRows {
   const uint8_t* codes;
   const uint16_t* add;  // 32 values, as in `factor`
   const uint16_t* factor;
+  const unsigned char* ahead = nullptr;  // memory of so many bytes that another call needs soon, or null: fetched while this one computes
+  size_t ahead_bytes = 0;
 };
 
 struct Estimate1Bit {

@@ -13,6 +13,9 @@ float from_bf16(uint16_t code) {
 }
 
 uint32_t block(const Estimate1BitQuery* query, const Estimate1BitRows* rows, float base, float limit, float* out) {
+  if (rows->ahead != nullptr) {
+    for (size_t at = 0; at < rows->ahead_bytes; at += 64) __builtin_prefetch(rows->ahead + at);
+  }
   uint32_t sums[kSignBlockRows] = {};
   const uint8_t *tables = query->tables, *codes = rows->codes;
   for (size_t g = 0; g < query->groups; ++g, tables += kSignGroupBytes, codes += kSignGroupBytes) {

@@ -27,23 +27,49 @@ inline size_t place_of(const uint64_t* keys, size_t size, uint64_t key) {
   return first + below;
 }
 
-size_t insert(uint64_t* keys, size_t size, uint64_t key) {
-  const size_t at = place_of(keys, size, key);
-  size_t end = size;
+// keys[at..end) to `by` places behind, from the back.
+inline void move_back(uint64_t* keys, size_t at, size_t end, size_t by) {
   for (; end >= at + kLanes; end -= kLanes) {
     const __m512i moved = _mm512_loadu_si512(keys + end - kLanes);
-    _mm512_storeu_si512(keys + end - kLanes + 1, moved);
+    _mm512_storeu_si512(keys + end - kLanes + by, moved);
   }
   const __mmask8 rest = static_cast<__mmask8>((1u << (end - at)) - 1u);
   const __m512i moved = _mm512_maskz_loadu_epi64(rest, keys + at);
-  _mm512_mask_storeu_epi64(keys + at + 1, rest, moved);
+  _mm512_mask_storeu_epi64(keys + at + by, rest, moved);
+}
+
+size_t insert(uint64_t* keys, size_t size, uint64_t key) {
+  const size_t at = place_of(keys, size, key);
+  move_back(keys, at, size, 1);
   keys[at] = key;
   return at;
 }
 
+// Few numbers: places by comparison with their neighbours.
+inline void sort(uint64_t* fresh, size_t n) {
+  for (size_t i = 1; i < n; ++i) {
+    const uint64_t key = fresh[i];
+    size_t at = i;
+    for (; at > 0 && fresh[at - 1] > key; --at) fresh[at] = fresh[at - 1];
+    fresh[at] = key;
+  }
+}
+
+size_t merge(uint64_t* keys, size_t size, uint64_t* fresh, size_t n) {
+  sort(fresh, n);
+  size_t places[kMostMerged + 1];
+  places[n] = size;
+  for (size_t i = 0; i < n; ++i) places[i] = place_of(keys, size, fresh[i]);  // none waits for another
+  for (size_t i = n; i-- > 0;) {
+    move_back(keys, places[i], places[i + 1], i + 1);
+    keys[places[i] + i] = fresh[i];
+  }
+  return places[0];
+}
+
 }  // namespace
 
-const InsertKey insert_key_avx512 = {insert, target};
+const InsertKey insert_key_avx512 = {insert, merge, target};
 
 }  // namespace nf::kernels
 

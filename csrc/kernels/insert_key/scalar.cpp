@@ -5,18 +5,44 @@ namespace {
 
 const char* target() { return "scalar"; }
 
-size_t insert(uint64_t* keys, size_t size, uint64_t key) {
+size_t place_of(const uint64_t* keys, size_t size, uint64_t key) {
   const uint64_t* first = keys;
   size_t n = size;
   for (; n > 1; n -= n / 2) first += first[n / 2 - 1] < key ? n / 2 : 0;
-  const size_t at = static_cast<size_t>(first - keys) + (n == 1 && *first < key ? 1 : 0);
+  return static_cast<size_t>(first - keys) + (n == 1 && *first < key ? 1 : 0);
+}
+
+size_t insert(uint64_t* keys, size_t size, uint64_t key) {
+  const size_t at = place_of(keys, size, key);
   __builtin_memmove(keys + at + 1, keys + at, (size - at) * sizeof(key));
   keys[at] = key;
   return at;
 }
 
+// Few numbers: places by comparison with their neighbours.
+void sort(uint64_t* fresh, size_t n) {
+  for (size_t i = 1; i < n; ++i) {
+    const uint64_t key = fresh[i];
+    size_t at = i;
+    for (; at > 0 && fresh[at - 1] > key; --at) fresh[at] = fresh[at - 1];
+    fresh[at] = key;
+  }
+}
+
+size_t merge(uint64_t* keys, size_t size, uint64_t* fresh, size_t n) {
+  sort(fresh, n);
+  size_t end = size;
+  while (n-- > 0) {
+    const size_t at = place_of(keys, end, fresh[n]);
+    __builtin_memmove(keys + at + n + 1, keys + at, (end - at) * sizeof(*keys));
+    keys[at + n] = fresh[n];
+    end = at;
+  }
+  return end;
+}
+
 }  // namespace
 
-const InsertKey insert_key_scalar = {insert, target};
+const InsertKey insert_key_scalar = {insert, merge, target};
 
 }  // namespace nf::kernels

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from nearfield import _core
 from nearfield.arrays import check_threads
 from nearfield.errors import FormatError
 from nearfield.index.common import Description, live_below, read_description
-from nearfield.index.graph import GraphIndex, Seen, read_calibration, settle_names
+from nearfield.index.graph import GraphIndex, Seen, degrees_of, read_calibration, settle_names
 from nearfield.index.ids import IdMap, read_ids
 
 
@@ -45,6 +46,35 @@ class FrozenIndex(GraphIndex):
         self._calibration = None
         self._graph: _core.Frozen = graph
         self._seen, self._naming = Seen(graph, names), threading.Lock()
+
+    def stats(self) -> dict[str, Any]:
+        """What the index is like, looked at now: it reads every row's links, so from a mapped file all of it comes into memory.
+
+        Returns:
+            dict: ``rows`` (live) and ``deleted``; ``compact``; ``degrees``: ``mean``, ``least``, ``most``, ``capacity``, ``counts`` (rows
+            with 0, 1, ... neighbours); ``doors`` (rows where walks may begin); ``memory`` in bytes: ``codes`` (of the rows), ``links``
+            (with the neighbours' codes beside them), ``other``, ``total``, without ids; ``target`` of the kernel that walks use most;
+            ``calibration``: recall by width (``{"rows", "points"}``) where there is one, else None.
+
+        >>> from nearfield.index.hnsw import HNSWIndex
+        >>> index = HNSWIndex(2, metric="ip")
+        >>> index.add(np.array([[1, 0], [0, 1], [1, 1]], np.float32))
+        >>> stats = index.freeze().stats()
+        >>> stats["rows"], stats["degrees"]["mean"], stats["doors"], stats["calibration"]
+        (3, 2.0, 3, None)
+        """
+        found, made = self._graph.stats(), self._calibration
+        memory = {name: found[f"{name}_bytes"] for name in ("codes", "links", "other")}
+        return {
+            "rows": found["live"],
+            "deleted": found["slots"] - found["live"],
+            "compact": self.compact,
+            "degrees": degrees_of(found["degrees"]),
+            "doors": found["doors"],
+            "memory": {**memory, "total": sum(memory.values())},
+            "target": found["target"],
+            "calibration": None if made is None else made.to_json(),
+        }
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes one file, atomically: a crash leaves the old file or the new one. Raises InputError when it cannot be written."""

@@ -238,6 +238,22 @@ class GraphIndex:
             self._calibration = calibrate(self._seen.graph, self.seed, threads)
 
 
+def degrees_of(counts: list[int]) -> dict[str, Any]:
+    """What ``stats`` tells of degrees, from the numbers of rows with 0, 1, ... neighbours.
+
+    >>> degrees_of([1, 0, 3])
+    {'mean': 1.5, 'least': 0, 'most': 2, 'capacity': 2, 'counts': [1, 0, 3]}
+    """
+    held = [degree for degree, count in enumerate(counts) if count]
+    return {
+        "mean": sum(degree * counts[degree] for degree in held) / max(1, sum(counts)),
+        "least": min(held, default=0),
+        "most": max(held, default=0),
+        "capacity": len(counts) - 1,
+        "counts": counts,
+    }
+
+
 def settle_names(names: IdMap, live: IntArray, slots: int, where: str) -> None:
     """Makes names stand for live slots alone, one for each; raises FormatError, naming the file, where one stands for two."""
     if len(live) < slots:

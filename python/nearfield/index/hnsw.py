@@ -14,7 +14,7 @@ from nearfield.arrays import as_matrix, check_threads, check_whole
 from nearfield.errors import FormatError, InputError
 from nearfield.index.common import MAX_DIM, METRICS, STORAGES, Description, check_choice, read_description
 from nearfield.index.frozen import FrozenIndex
-from nearfield.index.graph import MAX_EF, GraphIndex, Seen, read_calibration, settle_names
+from nearfield.index.graph import MAX_EF, GraphIndex, Seen, degrees_of, read_calibration, settle_names
 from nearfield.index.ids import Change, IdMap, read_ids
 from nearfield.types import Ids, IntArray, Metric, Storage
 
@@ -169,19 +169,11 @@ class HNSWIndex(GraphIndex):
         (2, 1, 1.0, 0)
         """
         found, made = self._graph.stats(), self._valid_calibration()
-        counts = found["degrees"]
-        held = [degree for degree, count in enumerate(counts) if count]
         memory = {name: found[f"{name}_bytes"] for name in ("rows", "codes", "links", "other")}
         return {
             "rows": found["live"],
             "deleted": found["slots"] - found["live"],
-            "degrees": {
-                "mean": sum(degree * counts[degree] for degree in held) / max(1, found["live"]),
-                "least": min(held, default=0),
-                "most": max(held, default=0),
-                "capacity": len(counts) - 1,
-                "counts": counts,
-            },
+            "degrees": degrees_of(found["degrees"]),
             "levels": found["levels"],
             "to_deleted": found["to_deleted"],
             "unreached": found["unreached"],
