@@ -367,3 +367,28 @@ def test_an_interrupted_add_has_not_happened(tmp_path: Path, monkeypatch: pytest
     index.add(rows, ids=np.arange(50, 4050))
     assert len(index) == 4050
     assert np.array_equal(index.get([60]), rows[10:11])
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_alpha_leaves_more_links_and_stays_in_the_file(metric: str, tmp_path: Path) -> None:
+    rows, queries = clustered(1500, 24, 1), clustered(60, 24, 2)
+    indexes = {}
+    for alpha in (1, 1.2):
+        index = indexes[alpha] = nf.HNSWIndex(24, metric, M=8, ef_construction=60, alpha=alpha)
+        index.add(rows[:1000], threads=2)
+        index.save(tmp_path / "i.bin")
+        again = nf.HNSWIndex.load(tmp_path / "i.bin")
+        assert again.alpha == index.alpha == np.float32(alpha)
+        for each in (index, again):  # what is added later is chosen by the same rule
+            each.add(rows[1000:], threads=1)
+        assert again.stats()["degrees"] == index.stats()["degrees"]
+        assert np.array_equal(walked(again, queries, 10, 30), walked(index, queries, 10, 30))
+        found = walked(index, queries, 10, 60)
+        assert recall(found, oracle_top(oracle_scores(queries, rows, metric), 10)) > 0.9
+    assert indexes[1.2].stats()["degrees"]["mean"] > indexes[1].stats()["degrees"]["mean"] + 0.5
+
+
+@pytest.mark.parametrize("alpha", [0.5, 5, float("nan"), "1", True])
+def test_alpha_out_of_range(alpha: object) -> None:
+    with pytest.raises(InputError, match=r"alpha: .* given, a number from 1 to 4 expected"):
+        nf.HNSWIndex(4, alpha=alpha)  # type: ignore[arg-type]

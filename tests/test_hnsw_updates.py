@@ -229,7 +229,7 @@ def test_every_answer_beside_a_writer_is_one_of_a_moment() -> None:
 
 def test_stats_say_what_the_saved_graph_says(tmp_path: Path) -> None:
     rows = clustered(1500, 16, 1)
-    index = nf.HNSWIndex(16, "l2", M=4, ef_construction=20)
+    index = nf.HNSWIndex(16, "l2", M=2, ef_construction=20)  # so few links that some rows are cut off
     empty = index.stats()
     assert (empty["rows"], empty["deleted"], empty["levels"], empty["degrees"]["mean"], empty["unreached"]) == (0, 0, [], 0.0, 0)
     for at in range(0, 1000, 100):
@@ -243,9 +243,9 @@ def test_stats_say_what_the_saved_graph_says(tmp_path: Path) -> None:
     file = _core.Container.open(str(tmp_path / "i.bin"), "hnsw")
     live = links[deleted == 0]
     degrees = (live != 2**32 - 1).sum(axis=1)
-    assert stats["degrees"]["counts"] == np.bincount(degrees, minlength=9).tolist()
+    assert stats["degrees"]["counts"] == np.bincount(degrees, minlength=5).tolist()
     assert (stats["degrees"]["mean"], stats["degrees"]["least"]) == (pytest.approx(degrees.mean()), degrees.min())
-    assert (stats["degrees"]["most"], stats["degrees"]["capacity"]) == (degrees.max(), 8)
+    assert (stats["degrees"]["most"], stats["degrees"]["capacity"]) == (degrees.max(), 4)
     levels = file.array("levels", np.dtype("u1"))[deleted == 0]
     assert stats["levels"] == np.bincount(levels).tolist()
     assert (stats["rows"], stats["deleted"]) == (993, 7)

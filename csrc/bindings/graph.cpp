@@ -14,13 +14,14 @@ using graph::Hnsw;
 using graph::Sight;
 using Release = py::call_guard<py::gil_scoped_release>;
 
-std::unique_ptr<Hnsw> create(std::uint32_t dim, const std::string& metric, std::uint32_t m, std::uint32_t ef_construction, std::uint64_t seed) {
+std::unique_ptr<Hnsw> create(std::uint32_t dim, const std::string& metric, std::uint32_t m, std::uint32_t ef_construction, std::uint64_t seed, float alpha) {
   graph::Params params;
   params.dim = dim;
   params.metric = metric_of(metric);
   params.m = m;
   params.ef_construction = ef_construction;
   params.seed = seed;
+  params.alpha = alpha;
   return std::make_unique<Hnsw>(params);
 }
 
@@ -100,6 +101,12 @@ std::unique_ptr<Hnsw> from_container(const std::shared_ptr<storage::MappedFile>&
   return Hnsw::load(*file);
 }
 
+py::dict params_of(const graph::Params& params) {
+  py::dict values = dict_of(params);
+  values["alpha"] = params.alpha;
+  return values;
+}
+
 // What an index and one moment of it have in common; the index answers as it is when it is asked.
 template <typename Index>
 void add_readers(py::class_<Index>& type) {
@@ -111,7 +118,7 @@ void add_readers(py::class_<Index>& type) {
            "The exact scores of chosen slots (nq, m): float32 (nq, m), NaN where the slot is -1.")
       .def("get", &get<Index>, py::arg("slots").noconvert(), "The stored rows: float32 (n, dim).")
       .def("live_slots", [](const Index& index) { return live_slots_of(Sight(index)); }, "The slots of live rows, rising.")
-      .def("params", [](const Index& index) { return dict_of(index.params()); }, "dim, metric, M, ef_construction, seed.")
+      .def("params", [](const Index& index) { return params_of(index.params()); }, "dim, metric, M, ef_construction, seed, alpha.")
       .def_property_readonly("slots", [](const Index& index) { return Sight(index).size(); }, "How many slots there are, tombstones included.")
       .def_property_readonly("live", [](const Index& index) { return Sight(index).live(); }, "How many rows are live.");
 }
@@ -123,7 +130,8 @@ void register_graph(py::module_& m) {
   add_readers(sight);
   py::class_<Hnsw> index(m, "Hnsw", "A hierarchical navigable small world graph, by slot: a row's number in order of insertion.");
   add_readers(index);
-  index.def(py::init(&create), py::arg("dim"), py::arg("metric"), py::arg("M"), py::arg("ef_construction"), py::arg("seed"))
+  index.def(py::init(&create), py::arg("dim"), py::arg("metric"), py::arg("M"), py::arg("ef_construction"), py::arg("seed"),
+            py::arg("alpha") = 1.0f)
       .def_static("from_container", &from_container, py::arg("file"), "Copies the graph out of an opened file and checks every field of it.")
       .def("append", &append, py::arg("vectors").noconvert(), py::arg("dead").noconvert(), py::arg("threads") = 0,
            "Adds rows (n, dim) and deletes dead slots, as one step for every search; lists that named these are mended.")

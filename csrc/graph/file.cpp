@@ -1,6 +1,7 @@
 // The graph on disk, in sections of the one container (storage/sections.h), and every check that lets a file's numbers become indices.
 //
 //   graph      u32 x 8: layout version, dim, metric, M, ef_construction, nodes, slots of upper lists, entry; then u64 x 2: seed, nodes there ever were
+//   alpha      float32, one; in layout 4 alone, which is 3 where alpha is 1
 //   rows       float32, nodes x dim, without padding
 //   centre     float32, dim: what the codes are relative to; the codes themselves are made again from rows and centre
 //   links0     u32, nodes x 2 M; a list ends at 0xFFFFFFFF or at its capacity
@@ -18,7 +19,7 @@
 namespace nf::graph {
 namespace {
 
-constexpr std::uint32_t kLayout = 3;
+constexpr std::uint32_t kLayout = 4, kWithoutAlpha = 3;
 
 struct Head {
   std::uint32_t layout;
@@ -40,7 +41,7 @@ static_assert(sizeof(Head) == 48, "no padding");
 
 Head read_head(const storage::MappedFile& file) {
   const Head head = *file.section("graph").as<Head>(1, "graph");
-  if (head.layout != kLayout) {
+  if (head.layout != kLayout && head.layout != kWithoutAlpha) {
     const char* const who = head.layout > kLayout ? "a newer nearfield wrote it" : "an older nearfield wrote it, build the index again from its rows";
     throw FormatError(file.path() + ": graph layout " + std::to_string(head.layout) + ", this nearfield reads " + std::to_string(kLayout) + ": " + who);
   }
@@ -143,7 +144,7 @@ void Hnsw::save(storage::Writer& writer, const std::string& path) const {
   const std::lock_guard lock(writing_);
   const Graph& graph = *graph_;
   const Params& p = graph.params;
-  const Head head{kLayout,
+  const Head head{p.alpha == 1.0f ? kWithoutAlpha : kLayout,
                   p.dim,
                   static_cast<std::uint32_t>(p.metric),
                   p.m,
@@ -154,6 +155,7 @@ void Hnsw::save(storage::Writer& writer, const std::string& path) const {
                   p.seed,
                   graph.born};
   writer.section("graph", &head, sizeof(head));
+  if (head.layout == kLayout) writer.section("alpha", &p.alpha, sizeof(p.alpha));
   write_rows(writer, "rows", graph.rows, graph.size());
   writer.section("centre", graph.centre.data(), graph.centre.size() * sizeof(float));
   write_rows(writer, "links0", graph.links0, graph.size());
@@ -173,6 +175,8 @@ std::unique_ptr<Hnsw> Hnsw::load(const storage::MappedFile& file) {
   params.m = head.m;
   params.ef_construction = head.ef_construction;
   params.seed = head.seed;
+  if (head.layout == kLayout) params.alpha = *file.section("alpha").as<float>(1, "alpha");
+  if (!(params.alpha >= kLeastAlpha && params.alpha <= kLargestAlpha)) refuse(file, "alpha is out of range");
   auto graph = std::make_unique<Graph>(params);
   read_levels(file, head, *graph);
   read_tombstones(file, head, *graph);

@@ -20,9 +20,10 @@ namespace nf::graph {
 struct Params {
   std::uint32_t dim = 0;
   Metric metric = Metric::cosine;
-  std::uint32_t m = 16;                 // M: neighbours chosen for a new node, and the most it keeps on layers above 0
+  std::uint32_t m = 16;                 // M: the most neighbours a node has on layers above 0, half as many as on layer 0
   std::uint32_t ef_construction = 200;  // candidates looked at for each of them
   std::uint64_t seed = 0;
+  float alpha = 1.0f;  // how many times nearer to a chosen neighbour than to the node a candidate must be to be left out (graph/select.h)
 
   std::uint32_t m0() const { return 2 * m; }  // the most it keeps on layer 0 (section 4.1: 2 M is a good choice)
 };
@@ -30,6 +31,7 @@ struct Params {
 constexpr std::uint32_t kLargestDim = 1u << 16;
 constexpr std::uint32_t kLeastM = 2, kLargestM = 512;
 constexpr std::uint32_t kLargestEf = 1u << 20;
+constexpr float kLeastAlpha = 1.0f, kLargestAlpha = 4.0f;
 
 // Nodes that 31 bits can name: the lowest bit of a walk's candidates says whether they have been expanded (graph/pool.h).
 constexpr std::size_t kMostNodes = (std::size_t{1} << 31) - 1;

@@ -86,6 +86,9 @@ Hnsw::Hnsw(const Params& params) {
   check_range("dim", params.dim, 1, kLargestDim);
   check_range("M", params.m, kLeastM, kLargestM);
   check_range("ef_construction", params.ef_construction, 1, kLargestEf);
+  if (!(params.alpha >= kLeastAlpha && params.alpha <= kLargestAlpha)) {
+    throw InputError("alpha: " + std::to_string(params.alpha) + " given, 1 to 4 expected");
+  }
   graph_ = std::make_unique<Graph>(params);
 }
 

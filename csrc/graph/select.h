@@ -10,7 +10,8 @@ namespace nf::graph {
 
 // Chooses neighbours of `base`, at most `most` of scratch.candidates (which it sorts) into scratch.chosen: from the nearest on, a candidate is taken unless an
 // already chosen one is nearer to it than the base is. So the links point in different directions, and clusters stay connected.
-// When there are no more candidates than places, all are taken. Neither extendCandidates nor keepPrunedConnections of the paper: both add
+// With params.alpha above 1 it must be nearer by that factor, as in Vamana's RobustPrune (Subramanya et al., "DiskANN", NeurIPS 2019): more and longer
+// lists. When there are no more candidates than places, all are taken. Neither extendCandidates nor keepPrunedConnections of the paper: both add
 // distance computations, to the build and to every search.
 void select_neighbours(const Graph& graph, const codec::Coder& coder, std::uint32_t base, std::size_t most, Scratch& scratch);
 
