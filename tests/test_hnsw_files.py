@@ -172,13 +172,14 @@ print(refused)
 GOLDEN = Path(__file__).parent / "golden"
 
 
-@pytest.mark.parametrize("name", ["hnsw-3"])
+@pytest.mark.parametrize("name", ["hnsw-3", "hnsw-4"])
 def test_a_file_of_this_version_opens_and_answers_as_when_it_was_written(name: str, tmp_path: Path) -> None:
     """Written by ``tests/golden/make.py``. A later layout gets a file of its own; this one must open for as long as it can be read."""
     expected = json.loads((GOLDEN / f"{name}.json").read_text())
     for mmap in (True, False):
         index = nf.HNSWIndex.load(GOLDEN / f"{name}.bin", mmap=mmap)
         assert [index.dim, index.metric, index.M, index.ef_construction, index.seed, index.fingerprint] == expected["settings"]
+        assert index.alpha == expected.get("alpha", 1)
         assert list(index.ids) == expected["ids"]
         queries = np.array(expected["queries"], np.float32)
         found = index.search(queries, 5, ef=8)

@@ -19,15 +19,16 @@ sys.path.insert(0, str(HERE.parent))
 from oracle_hnsw import clustered, walked  # noqa: E402
 
 
-def make_hnsw(name: str) -> None:
+def make_hnsw(name: str, alpha: float) -> None:
     rows, queries = clustered(60, 5, 1), clustered(4, 5, 2)
-    index = nf.HNSWIndex(5, "cosine", M=3, ef_construction=12, seed=9, fingerprint="golden")
+    index = nf.HNSWIndex(5, "cosine", M=3, ef_construction=12, seed=9, fingerprint="golden", alpha=alpha)
     index.add(rows, ids=[f"row {i}" for i in range(60)], threads=1)
     index.delete(["row 7", "row 31"], threads=1)
     index.add(rows[:1] + 1, ids=["row 12"], threads=1)
     index.save(HERE / f"{name}.bin")
     found = index.search(queries, 5, ef=8)
     expected = {
+        "alpha": index.alpha,
         "settings": [index.dim, index.metric, index.M, index.ef_construction, index.seed, index.fingerprint],
         "ids": list(index.ids),
         "queries": queries.tolist(),
@@ -57,6 +58,7 @@ def make_frozen(name: str, compact: bool) -> None:
 
 
 if __name__ == "__main__":
-    make_hnsw("hnsw-3")
+    make_hnsw("hnsw-3", 1)
+    make_hnsw("hnsw-4", 1.25)  # layout 4 is 3 with alpha
     make_frozen("frozen-1", compact=False)
     make_frozen("frozen-1-compact", compact=True)
