@@ -19,7 +19,7 @@ NAMES = {
     "encode_start": "fresh process to first vector, and peak memory",
     "encode_quality": "loss of each precision on data with judgements",
     "tokenize": "texts to token ids",
-    "text_search": "text to ids over 200,000 vectors",
+    "text_search": "text to ids over 250,000 vectors",
     "cuda": "exact top-k on a GPU",
     "score_sweep": "1 to 4,096 queries at once, with a plot",
     "filter": "exact top-k among a part of the rows",

@@ -26,7 +26,7 @@ from benchmarks.encoders.models import AS_SHIPPED, bundle
 from benchmarks.suites import graph_peers
 from benchmarks.suites.graphs import Graph, Setting
 
-ROWS, QUICK_ROWS = 200_000, 4_096
+ROWS, QUICK_ROWS = 250_000, 4_096
 K, TARGET = 10, 0.95
 WIDTHS = (10, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 192, 256, 384, 512)
 # Queries that the width is chosen on, and those asked in a round.

@@ -58,11 +58,16 @@ Status check_call(const Shape& shape, const std::int32_t* ids, const std::int64_
   return Status::good();
 }
 
-// First texts of the chunks, and the number of texts at the end.
-std::vector<std::size_t> cut(const std::int64_t* offsets, std::size_t texts, std::size_t tokens) {
+// First texts of the chunks, and the number of texts at the end. Chunks shrink towards the end, to a thread's share of what is left: equal ones
+// leave a thread alone with the last of them (32 texts of 167 tokens in chunks of three: 18 for one of two threads, 14 for the other).
+std::vector<std::size_t> cut(const std::int64_t* offsets, std::size_t texts, std::size_t threads) {
   std::vector<std::size_t> chunks{0};
+  const auto room = [&] { return std::min(kChunkTokens, static_cast<std::size_t>(offsets[texts] - offsets[chunks.back()]) / threads); };
+  std::size_t tokens = room();
   for (std::size_t i = 1; i < texts; ++i) {
-    if (static_cast<std::size_t>(offsets[i + 1] - offsets[chunks.back()]) > tokens) chunks.push_back(i);
+    if (static_cast<std::size_t>(offsets[i + 1] - offsets[chunks.back()]) <= tokens) continue;
+    chunks.push_back(i);
+    tokens = room();
   }
   chunks.push_back(texts);
   return chunks;
@@ -103,8 +108,7 @@ class Call {
   }
 
   Status shared_out(int threads) const {
-    const std::size_t tokens = static_cast<std::size_t>(offsets_[texts_]), each = (tokens + static_cast<std::size_t>(threads) - 1) / static_cast<std::size_t>(threads);
-    const std::vector<std::size_t> chunks = cut(offsets_, texts_, std::min(kChunkTokens, each));
+    const std::vector<std::size_t> chunks = cut(offsets_, texts_, static_cast<std::size_t>(threads));
     std::atomic<std::size_t> next{0};
     const std::size_t workers = std::min(static_cast<std::size_t>(threads), chunks.size() - 1);
     return parallel::parallel_for(workers, static_cast<int>(workers), [&](std::size_t, std::size_t, std::size_t) {
@@ -130,7 +134,7 @@ Status Model::encode(const std::int32_t* ids, const std::int64_t* offsets, std::
   const Counted counted;
   const Call call(*this, ids, offsets, texts, out);
   if (times != nullptr) {
-    const std::vector<std::size_t> chunks = cut(offsets, texts, kChunkTokens);
+    const std::vector<std::size_t> chunks = cut(offsets, texts, 1);
     for (std::size_t i = 0; i + 1 < chunks.size(); ++i) call.alone(call.chunk(chunks[i], chunks[i + 1]), times);
     return found;
   }
