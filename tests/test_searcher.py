@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import nearfield as nf
 from fake_encoder import BagEncoder
-from nearfield import files
+from nearfield import _core, files
 from nearfield.errors import FingerprintError, FormatError, InputError
 from nearfield.search import folder as folder_module
 from nearfield.search.folder import IndexFolder, check_replaceable, write_index_folder
@@ -280,3 +281,72 @@ def test_a_real_model_end_to_end(tiny_model: Path, tmp_path: Path) -> None:
         assert searcher.search(TEXTS[2], 1).ids.tolist() == [["l"]]
     copied = shutil.copytree(tmp_path / "index", tmp_path / "copy")
     assert IndexFolder.open(copied).text("l") == TEXTS[2]
+
+
+# --- text to ids in one call -------------------------------------------------------------------------------------------
+
+PLAIN = [text.replace("\ud83d", "?") for text in TEXTS]
+
+
+@pytest.fixture(scope="module")
+def native(tiny_bundle: Path) -> Iterator[nf.Encoder]:
+    with nf.Encoder(tiny_bundle, backend="native", precision="fp32") as encoder:
+        yield encoder
+
+
+def index_of(kind: str, encoder: nf.Encoder):  # type: ignore[no-untyped-def]
+    index = nf.FlatIndex(encoder.dim) if kind == "flat" else nf.HNSWIndex(encoder.dim)
+    index.add(encoder.encode(PLAIN), ids=IDS)
+    return index.freeze() if kind == "frozen" else index
+
+
+@pytest.mark.parametrize("kind", ["flat", "hnsw", "frozen"])
+def test_texts_encoded_inside_a_search_give_what_their_vectors_give(native: nf.Encoder, kind: str) -> None:
+    index = index_of(kind, native)
+    texts = ["the wind", "", "glass lamp \U0001f600", "bread " * 1_000]
+    expected = index.search(native.encode(texts, kind="query"), 3)
+    queries = native.queries(texts)
+    assert isinstance(queries, _core.TextQueries)
+    for hits in (index.search(queries, 3), nf.Searcher(native, index).search(texts, 3)):
+        assert hits.ids.tolist() == expected.ids.tolist()
+        assert hits.scores.tobytes() == expected.scores.tobytes()
+    assert (len(queries), queries.dim, queries.truncated) == (4, native.dim, 1)
+    assert np.asarray(queries).tobytes() == native.encode(texts, kind="query").tobytes()
+    masked = index.search(queries, 3, filter=["r", "l"])
+    assert masked.counts.tolist() == [2] * 4
+    if kind != "flat":
+        assert len(index.explain(queries, 3).scans) == 4
+    assert nf.Searcher(native, index).search([], 3).ids.shape == (0, 3)
+
+
+def test_many_texts_and_other_backends_are_encoded_first(native: nf.Encoder, tiny_bundle: Path) -> None:
+    assert isinstance(native.queries(["a"] * 1_025), np.ndarray)
+    with nf.Encoder(tiny_bundle, backend="onnx") as encoder:
+        assert isinstance(encoder.queries(["a"]), np.ndarray)
+
+
+def test_what_a_search_cannot_encode_is_said_as_an_encoder_says_it(native: nf.Encoder) -> None:
+    index = index_of("frozen", native)
+    for bad in ("a \ud800", 7):
+        with pytest.raises(InputError) as alone:
+            native.encode([bad])  # type: ignore[list-item]
+        with pytest.raises(InputError) as inside:
+            nf.Searcher(native, index).search([bad])  # type: ignore[list-item]
+        assert str(inside.value) == str(alone.value)
+    with pytest.raises(InputError, match=rf"texts of a model with vectors of {native.dim} columns given, 3 columns expected"):
+        nf.HNSWIndex(3).search(native.queries("a"))  # type: ignore[arg-type]
+
+
+def test_a_damaged_model_is_found_inside_a_search(tiny_model_of: Callable[..., Path], tmp_path: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    folder = shutil.copytree(tiny_model_of(), tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    for name in [each for each in weights if each.endswith(("word_embeddings.weight", "position_embeddings.weight"))]:
+        weights[name] = np.full_like(weights[name], 3e38)  # finite, but not their sum
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with nf.Encoder(folder, backend="native", precision="fp32") as encoder:
+        index = nf.FlatIndex(encoder.dim)
+        index.add(np.eye(3, encoder.dim, dtype=np.float32))
+        with pytest.raises(FormatError, match="the model gives NaN or infinity for text 0: its weights are damaged"):
+            index.search(encoder.queries("wind"))

@@ -4,6 +4,7 @@
 
 #include "bindings/arrays.h"
 #include "bindings/module.h"
+#include "bindings/queries.h"
 #include "bindings/storage.h"
 #include "parallel/pool.h"
 
@@ -31,9 +32,11 @@ void append(FlatStore& store, const Array<float>& vectors, const Array<std::int6
   store.append(rows, slots, count);
 }
 
-py::tuple search(const FlatStore& store, const Array<float>& queries, std::size_t k, std::size_t limit, const MaybeMask& mask, const MaybeBias& bias,
+template <typename Queries>
+py::tuple search(const FlatStore& store, const Queries& queries, std::size_t k, std::size_t limit, const MaybeMask& mask, const MaybeBias& bias,
                  double guarantee, int threads) {
-  const MatrixView<float> q = matrix(queries, store.dim(), "queries");
+  QueryRows rows(queries, store.dim());
+  const MatrixView<float> q = rows.rows();
   score::Options options;
   options.k = k;
   options.guarantee = guarantee;
@@ -48,6 +51,7 @@ py::tuple search(const FlatStore& store, const Array<float>& queries, std::size_
   const score::Answer answer{found.slots.mutable_data(), found.scores.mutable_data(), found.counts.mutable_data(), rescored.mutable_data()};
   {
     const py::gil_scoped_release release;  // before the store's lock; safe: borrowed and fresh arrays held by this frame
+    rows.fill();
     store.search(q, options, limit, answer);
   }
   return py::make_tuple(found.slots, found.scores, found.counts, rescored);
@@ -98,16 +102,20 @@ std::unique_ptr<FlatStore> from_container(const std::shared_ptr<storage::MappedF
 
 void register_flat(py::module_& m) {
   using Release = py::call_guard<py::gil_scoped_release>;
-  py::class_<FlatStore>(m, "FlatStore", "Rows for exact search, by slot: a row's number in order of insertion.")
-      .def(py::init(&create), py::arg("dim"), py::arg("metric"), py::arg("storage"))
+  py::class_<FlatStore> type(m, "FlatStore", "Rows for exact search, by slot: a row's number in order of insertion.");
+  const auto add_search = [&type](auto function) {
+    type.def("search", function, py::arg("queries").noconvert(), py::arg("k"), py::arg("limit"), py::arg("mask").noconvert() = py::none(),
+             py::arg("bias").noconvert() = py::none(), py::arg("guarantee") = 1.0, py::arg("threads") = 0,
+             "The exact k best live rows among slots 0..limit-1: slots (nq, k), scores (nq, k), counts (nq,), rows rescored (nq,). "
+             "With a guarantee below 1, each query's are the exact ones with that probability.");
+  };
+  add_search(&search<Array<float>>);
+  add_search(&search<TextQueries>);
+  type.def(py::init(&create), py::arg("dim"), py::arg("metric"), py::arg("storage"))
       .def_static("from_container", &from_container, py::arg("file"), py::arg("dim"), py::arg("metric"), py::arg("storage"), py::arg("count"),
                   "Borrows the rows of an opened file, which stays open.")
       .def("append", &append, py::arg("vectors").noconvert(), py::arg("dead").noconvert(), py::arg("threads") = 0,
            "Appends rows (n, dim) and marks slots dead, as one step for every search.")
-      .def("search", &search, py::arg("queries").noconvert(), py::arg("k"), py::arg("limit"), py::arg("mask").noconvert() = py::none(),
-           py::arg("bias").noconvert() = py::none(), py::arg("guarantee") = 1.0, py::arg("threads") = 0,
-           "The exact k best live rows among slots 0..limit-1: slots (nq, k), scores (nq, k), counts (nq,), rows rescored (nq,). "
-           "With a guarantee below 1, each query's are the exact ones with that probability.")
       .def("score", &score_rows, py::arg("queries").noconvert(), py::arg("slots").noconvert(), py::arg("threads") = 0,
            "The exact scores of chosen slots (nq, m): float32 (nq, m), NaN where the slot is -1.")
       .def("set_rotation", &FlatStore::set_rotation, py::arg("seed"), Release(), "Draws another rotation for searches with a guarantee below 1.")

@@ -11,9 +11,11 @@ namespace {
 
 using graph::Frozen;
 
-py::tuple search(const Frozen& index, const Array<float>& queries, std::size_t k, std::size_t limit, std::size_t ef, const OptionalMask& mask,
+template <typename Queries>
+py::tuple search(const Frozen& index, const Queries& queries, std::size_t k, std::size_t limit, std::size_t ef, const OptionalMask& mask,
                  const OptionalBias& bias, int threads, const std::string& mode, double step, const OptionalSkip& skip) {
-  return search_graph(index, request_of(matrix(queries, index.graph().params.dim, "queries"), k, limit, ef, mask, bias, threads, mode, step, skip));
+  QueryRows rows(queries, index.graph().params.dim);
+  return search_graph(index, rows, request_of(rows.rows(), k, limit, ef, mask, bias, threads, mode, step, skip));
 }
 
 py::array_t<float> score_rows(const Frozen& index, const Array<float>& queries, const Array<std::int64_t>& slots, int threads) {
@@ -66,11 +68,15 @@ py::dict stats(const Frozen& index) {
 void register_frozen(py::module_& m) {
   m.def("scan_pays", &graph::scan_pays, py::arg("matches"), py::arg("size"), py::arg("ef"), py::arg("step"),
         "Whether a graph's search scans `matches` of `size` slots instead of walking with width ef; step: rows of a scan as much work as a node of a walk.");
-  py::class_<Frozen>(m, "Frozen", "A graph that no longer changes, by slot as Hnsw.")
-      .def_static("from_container", &from_container, py::arg("file"), "Uses the graph where an opened file has it; holds the file.")
-      .def("search", &search, py::arg("queries").noconvert(), py::arg("k"), py::arg("limit"), py::arg("ef"), py::arg("mask").noconvert() = py::none(),
-           py::arg("bias").noconvert() = py::none(), py::arg("threads") = 0, py::arg("mode") = "automatic", py::arg("step") = 0.0,
-           py::arg("skip").noconvert() = py::none(), "As Hnsw.search.")
+  py::class_<Frozen> type(m, "Frozen", "A graph that no longer changes, by slot as Hnsw.");
+  const auto add_search = [&type](auto function) {
+    type.def("search", function, py::arg("queries").noconvert(), py::arg("k"), py::arg("limit"), py::arg("ef"), py::arg("mask").noconvert() = py::none(),
+             py::arg("bias").noconvert() = py::none(), py::arg("threads") = 0, py::arg("mode") = "automatic", py::arg("step") = 0.0,
+             py::arg("skip").noconvert() = py::none(), "As Hnsw.search.");
+  };
+  add_search(&search<Array<float>>);
+  add_search(&search<TextQueries>);
+  type.def_static("from_container", &from_container, py::arg("file"), "Uses the graph where an opened file has it; holds the file.")
       .def("score", &score_rows, py::arg("queries").noconvert(), py::arg("slots").noconvert(), py::arg("threads") = 0, "As Hnsw.score.")
       .def("get", &get, py::arg("slots").noconvert(), "The rows as they are kept: float32 (n, dim).")
       .def("live_slots", [](const Frozen& index) { return live_slots_of(index); }, "The slots of live rows, rising.")

@@ -39,10 +39,11 @@ void check(const Hnsw& index, const Array<float>& vectors) {
   index.check(rows.data, rows.rows);
 }
 
-template <typename Index>
-py::tuple search(const Index& index, const Array<float>& queries, std::size_t k, std::size_t limit, std::size_t ef, const OptionalMask& mask,
+template <typename Index, typename Queries>
+py::tuple search(const Index& index, const Queries& queries, std::size_t k, std::size_t limit, std::size_t ef, const OptionalMask& mask,
                  const OptionalBias& bias, int threads, const std::string& mode, double step, const OptionalSkip& skip) {
-  return search_graph(Sight(index), request_of(matrix(queries, index.params().dim, "queries"), k, limit, ef, mask, bias, threads, mode, step, skip));
+  QueryRows rows(queries, index.params().dim);
+  return search_graph(Sight(index), rows, request_of(rows.rows(), k, limit, ef, mask, bias, threads, mode, step, skip));
 }
 
 template <typename Index>
@@ -110,10 +111,15 @@ py::dict params_of(const graph::Params& params) {
 // What an index and one moment of it have in common; the index answers as it is when it is asked.
 template <typename Index>
 void add_readers(py::class_<Index>& type) {
-  type.def("search", &search<Index>, py::arg("queries").noconvert(), py::arg("k"), py::arg("limit"), py::arg("ef"), py::arg("mask").noconvert() = py::none(),
-           py::arg("bias").noconvert() = py::none(), py::arg("threads") = 0, py::arg("mode") = "automatic", py::arg("step") = 0.0,
-           py::arg("skip").noconvert() = py::none(),
-           "The k best live rows among slots 0..limit-1: slots (nq, k), scores (nq, k), counts (nq,). mode: 'automatic', 'walk' or 'scan'.")
+  const auto add_search = [&type](auto function) {
+    type.def("search", function, py::arg("queries").noconvert(), py::arg("k"), py::arg("limit"), py::arg("ef"), py::arg("mask").noconvert() = py::none(),
+             py::arg("bias").noconvert() = py::none(), py::arg("threads") = 0, py::arg("mode") = "automatic", py::arg("step") = 0.0,
+             py::arg("skip").noconvert() = py::none(),
+             "The k best live rows among slots 0..limit-1: slots (nq, k), scores (nq, k), counts (nq,). mode: 'automatic', 'walk' or 'scan'.");
+  };
+  add_search(&search<Index, Array<float>>);
+  add_search(&search<Index, TextQueries>);
+  type
       .def("score", &score_rows<Index>, py::arg("queries").noconvert(), py::arg("slots").noconvert(), py::arg("threads") = 0,
            "The exact scores of chosen slots (nq, m): float32 (nq, m), NaN where the slot is -1.")
       .def("get", &get<Index>, py::arg("slots").noconvert(), "The stored rows: float32 (n, dim).")

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "bindings/arrays.h"
+#include "bindings/queries.h"
 #include "graph/request.h"
 #include "parallel/pool.h"
 
@@ -18,12 +19,14 @@ using OptionalSkip = std::optional<Array<std::int64_t>>;
 graph::Request request_of(MatrixView<float> queries, std::size_t k, std::size_t limit, std::size_t ef, const OptionalMask& mask, const OptionalBias& bias,
                           int threads, const std::string& mode, double step, const OptionalSkip& skip);
 
+// `queries` are those of the request.
 template <typename Index>
-pybind11::tuple search_graph(const Index& index, const graph::Request& request) {
+pybind11::tuple search_graph(const Index& index, QueryRows& queries, const graph::Request& request) {
   Found found(request.nq, request.k);
   const graph::Answer answer{found.slots.mutable_data(), found.scores.mutable_data(), found.counts.mutable_data()};
   {
     const pybind11::gil_scoped_release release;  // before the index's lock; safe: borrowed and fresh arrays held by the callers' frames
+    queries.fill();
     index.search(request, answer);
   }
   return found.as_tuple();

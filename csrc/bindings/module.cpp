@@ -38,4 +38,5 @@ PYBIND11_MODULE(_core, m) {
   nf::bindings::register_encoder(m);
   nf::bindings::register_probes(m);
   nf::bindings::register_tokenizer(m);
+  nf::bindings::register_queries(m);
 }

@@ -15,6 +15,7 @@ void register_graph(pybind11::module_& m);    // HNSW
 void register_frozen(pybind11::module_& m);   // HNSW, frozen
 void register_encoder(pybind11::module_& m);  // native encoder
 void register_tokenizer(pybind11::module_& m);  // WordPiece
+void register_queries(pybind11::module_& m);   // texts that searches encode
 void register_probes(pybind11::module_& m);   // measured ceilings
 
 }  // namespace nf::bindings

@@ -78,7 +78,7 @@ class FlatStore:
     def append(self, vectors: FloatArray, dead: IntArray, threads: int = 0) -> None: ...
     def search(
         self,
-        queries: FloatArray,
+        queries: FloatArray | TextQueries,
         k: int,
         limit: int,
         mask: BoolArray | None = None,
@@ -105,7 +105,7 @@ class Frozen:
     def from_container(file: Container) -> Frozen: ...
     def search(
         self,
-        queries: FloatArray,
+        queries: FloatArray | TextQueries,
         k: int,
         limit: int,
         ef: int,
@@ -133,7 +133,7 @@ class Frozen:
 class HnswView:
     def search(
         self,
-        queries: FloatArray,
+        queries: FloatArray | TextQueries,
         k: int,
         limit: int,
         ef: int,
@@ -161,7 +161,7 @@ class Hnsw:
     def check(self, vectors: FloatArray) -> None: ...
     def search(
         self,
-        queries: FloatArray,
+        queries: FloatArray | TextQueries,
         k: int,
         limit: int,
         ef: int,
@@ -208,6 +208,18 @@ def check_texts(texts: list[Any], what: str = "texts") -> None: ...
 def encode_texts(
     tokenizer: WordPiece, model: EncoderModel, texts: list[str], max_tokens: int, prompt: str = "", threads: int = 0
 ) -> tuple[FloatArray, int]: ...
+
+@final
+class TextQueries:
+    def __init__(
+        self, tokenizer: WordPiece, model: EncoderModel, texts: list[str], max_tokens: int, prompt: str = "", threads: int = 0
+    ) -> None: ...
+    def __len__(self) -> int: ...
+    def __array__(self, *args: Any, **kwargs: Any) -> FloatArray: ...
+    @property
+    def dim(self) -> int: ...
+    @property
+    def truncated(self) -> int: ...
 
 @final
 class WordPiece:

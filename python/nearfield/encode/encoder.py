@@ -25,6 +25,7 @@ from nearfield.errors import FormatError, InputError
 from nearfield.types import FloatArray, IntArray, Kind
 
 if TYPE_CHECKING:
+    from nearfield import _core
     from nearfield.encode.native_backend import NativeBackend
 
 BackendName = Literal["auto", "native", "onnx", "torch"]
@@ -199,6 +200,24 @@ class Encoder:
         if columns == self._spec.dim and self._spec.normalize:
             return vectors
         return _unit_rows(vectors[:, :columns])
+
+    def queries(self, texts: str | Iterable[str]) -> FloatArray | _core.TextQueries:
+        """Query texts for the ``search`` of an index, which `nearfield.Searcher` hands over.
+
+        With the native engine and its tokenizer they become vectors inside that call: from text to ids without Python, or its lock, in
+        between. With any other backend, for models whose vectors are not normalized, and for more than 1,024 texts, this returns what
+        ``encode(texts, kind="query")`` does. ``numpy.asarray`` makes the same vectors of either.
+
+        Raises:
+            InputError: as ``encode``.
+        """
+        self._check_open()
+        rows = check_texts(texts)
+        if self._native is not None and self._spec.normalize:
+            found = self._native.queries(rows, self._spec.prompts["query"], self._tokenizer)
+            if found is not None:
+                return found
+        return self.encode(rows, kind="query")
 
     def warmup(self) -> None:
         """Runs a short text and one of full length, so that the first request pays for no allocation or lazy start.

@@ -74,6 +74,19 @@ class NativeBackend:
                 bar.advance(len(part))
         return out, truncated
 
+    def queries(self, texts: list[str], prompt: str, tokenizer: TextTokenizer) -> _core.TextQueries | None:
+        """Checked texts for a search that encodes them itself; None where tokens are made elsewhere, or for more texts than a call takes.
+
+        Raises:
+            InputError: closed.
+        """
+        model = self._model
+        if model is None:
+            raise InputError("this encoder is closed; open another one")
+        if tokenizer.native is None or len(texts) > SLICE:
+            return None
+        return _core.TextQueries(tokenizer.native, model, texts, tokenizer.max_tokens, prompt, self._threads)
+
     def _slice(self, texts: list[str], prompt: str, tokenizer: TextTokenizer, start: int) -> tuple[FloatArray, int]:
         model = self._model  # once: another thread may close the encoder meanwhile
         if model is None:

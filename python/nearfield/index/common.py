@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from nearfield import _core
 from nearfield.arrays import as_array, as_matrix, check_k, check_places, check_whole
 from nearfield.errors import FormatError, InputError
 from nearfield.index.ids import IdMap, check_ids
@@ -18,6 +19,8 @@ from nearfield.types import BoolArray, FloatArray, Hits, IntArray
 METRICS = ("cosine", "ip", "l2")
 STORAGES = ("float32", "bfloat16", "int8")
 MAX_DIM = 65536
+# What a search reads: vectors, or texts that the native engine makes vectors of inside its call (`nearfield.Encoder.queries`).
+Queries = FloatArray | _core.TextQueries
 
 
 class Engine(Protocol):
@@ -46,9 +49,11 @@ def check_choice(value: Any, allowed: tuple[str, ...], what: str) -> str:
     return str(value)
 
 
-def check_search(queries: npt.ArrayLike, k: int, dim: int) -> tuple[FloatArray, int]:
-    """Returns the queries of a search as a matrix, and ``k``; raises InputError for either."""
-    rows = as_matrix(queries, dim=dim, what="queries")
+def check_search(queries: npt.ArrayLike | _core.TextQueries, k: int, dim: int) -> tuple[Queries, int]:
+    """Returns the queries of a search as a matrix, texts as they are, and ``k``; raises InputError for either."""
+    rows = queries if isinstance(queries, _core.TextQueries) else as_matrix(queries, dim=dim, what="queries")
+    if isinstance(rows, _core.TextQueries) and rows.dim != dim:
+        raise InputError(f"queries: texts of a model with vectors of {rows.dim} columns given, {dim} columns expected")
     count = check_k(k)
     check_places(len(rows), count)
     return rows, count

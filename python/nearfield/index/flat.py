@@ -164,7 +164,7 @@ class FlatIndex:
         if device != "cpu":
             if filter is not None or bias is not None:
                 raise InputError(f"filter, bias: given with device={device!r}, which searches all rows without them: use device='cpu'")
-            return make_hits(names, *self._search_on(device, store, rows, count, threads_used))
+            return make_hits(names, *self._search_on(device, store, np.asarray(rows), count, threads_used))
         mask, weights = by_slot(filter, bias, names, store, limit, len(rows))
         found = rows_of(store, self.metric).search(rows, count, limit, mask, weights, probability, threads_used)
         return make_hits(names, *found)

@@ -33,7 +33,7 @@ class StoredRows(Protocol):
 
     def search(
         self,
-        queries: FloatArray,
+        queries: FloatArray | _core.TextQueries,
         k: int,
         limit: int,
         mask: BoolArray | None = None,

@@ -56,7 +56,7 @@ class TwinRows:
 
     def search(
         self,
-        queries: FloatArray,
+        queries: FloatArray | _core.TextQueries,
         k: int,
         limit: int,
         mask: BoolArray | None = None,
@@ -69,7 +69,7 @@ class TwinRows:
         live = live[live < limit]
         masked = None if mask is None else mask[:, live]
         biased = None if bias is None else bias[:, live]
-        places, scores, counts, scored = _search(queries, self._store.get(live), k, self._metric, masked, biased, threads)
+        places, scores, counts, scored = _search(np.asarray(queries), self._store.get(live), k, self._metric, masked, biased, threads)
         found = places >= 0
         places[found] = live[places[found]]
         return places, scores, counts, scored

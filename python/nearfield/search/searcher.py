@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy.typing as npt
 
@@ -30,6 +30,14 @@ class SearchIndex(Protocol):
         """Returns the k best rows for each query; further options are the index's own."""
 
     def __len__(self) -> int: ...
+
+
+@runtime_checkable
+class Asking(Protocol):
+    """An encoder whose texts may become vectors inside the search."""
+
+    def queries(self, texts: Sequence[str]) -> npt.ArrayLike:
+        """What ``SearchIndex.search`` takes for these texts."""
 
 
 class Searcher:
@@ -80,7 +88,10 @@ class Searcher:
         Returns:
             `Hits` of shape ``(n, k)``; ids are the documents' ids as they were added.
         """
-        return self.index.search(self.encoder.encode([texts] if isinstance(texts, str) else texts, kind="query"), k, **options)
+        rows = [texts] if isinstance(texts, str) else texts
+        if isinstance(self.encoder, Asking):
+            return self.index.search(self.encoder.queries(rows), k, **options)
+        return self.index.search(self.encoder.encode(rows, kind="query"), k, **options)
 
     def close(self) -> None:
         """Releases the encoder if it was opened here; one that was handed in stays the caller's."""
