@@ -255,7 +255,8 @@ def _setting(**changes: Any) -> Callable[[dict[str, Any]], None]:
         (lambda v: v["model"]["vocab"].update(x=2**70), "an id that is no whole number"),
         (lambda v: v["model"]["vocab"].update(x="1"), "an id that is no whole number"),
         (lambda v: v["model"]["vocab"].update({"\ud800": 1}), "lone surrogate"),
-        (lambda v: v["added_tokens"].append(added("new", 7)), "another id than its place"),
+        (_setting(decoder={"type": "WordPiece", "prefix": "\ud800", "cleanup": True}), "lone surrogate"),
+        (lambda v: v["added_tokens"].append(added("new", 8)), "another id than its place"),
         (lambda v: v["added_tokens"].append(added("[SEP]", 3)), "twice"),
         (lambda v: v["added_tokens"].append(added("", len(v["model"]["vocab"]))), "an empty one"),
         (lambda v: v["added_tokens"].append(added("\u0301", len(v["model"]["vocab"]) , normalized=True)), "another id|nothing is left"),
@@ -264,9 +265,10 @@ def _setting(**changes: Any) -> Callable[[dict[str, Any]], None]:
     ],
 )  # fmt: skip
 def test_what_is_left_to_the_library(change: Callable[[dict[str, Any]], None], reason: str, tmp_path: Path) -> None:
-    value = tokenizer_json({token: i for i, token in enumerate([*SPECIAL, "a"])})
+    value = tokenizer_json({token: i for i, token in enumerate([*SPECIAL, "a", "\U0001f600"])})
     path = tmp_path / "tokenizer.json"
     path.write_text(json.dumps(value), encoding="utf-8")
+    assert "\\ud83d\\ude00" in path.read_text(encoding="utf-8")  # a whole pair
     assert isinstance(native_tokenizer(path, 8), NativeTokenizer)
     assert "fewer than those" in str(native_tokenizer(path, 1))
     change(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ _TEMPLATE = {"type": str, "single": list, "pair": list, "special_tokens": dict}
 _BERT = {"type": str, "sep": list, "cls": list}
 _ROBERTA = _BERT | {"trim_offsets": bool, "add_prefix_space": bool}
 _MOST_INTEGER = 2**31
+# Python's JSON takes half of an escaped pair for a character, `tokenizers` refuses the file.
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_PAIR = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
 
 
 class _UnsupportedError(Exception):
@@ -53,8 +57,9 @@ def native_tokenizer(path: Path, max_tokens: int) -> NativeTokenizer | str:
         the tokenizer, or why not.
     """
     try:
-        value = load_json(path.read_bytes(), str(path))
-        found = _native(value)
+        data = path.read_bytes()
+        _need(_SURROGATE.search(_PAIR.sub(b"", data)) is None, "a lone surrogate")
+        found = _native(load_json(data, str(path)))
         _need(max_tokens >= found.wordpiece.fewest_tokens, f"{max_tokens} tokens are fewer than those put around each text")
     except (_UnsupportedError, FormatError, InputError) as reason:
         return str(reason)
