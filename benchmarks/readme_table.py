@@ -61,10 +61,12 @@ def _suite(name: str, document: dict[str, Any]) -> str:
     table = [["engine", *titles]]
     table += [_line(members, columns) for members in _grouped(rows, "engine").values()]
     if any(row.quality is not None and "recall" not in (row.quality_name or "") for row in rows):
-        # Recall stands in the column's title; agreement and cosine get a column of their own: the worst of the row.
+        # Recall stands in the column's title; agreement and cosine get a column of their own: the worst of the row, among those of the first
+        # model, as models that are there for their shape make vectors without meaning.
+        meant = rows[0].params.get("model")
         table[0].append(next(row.quality_name for row in rows if row.quality_name) or "")
         for line, members in zip(table[1:], _grouped(rows, "engine").values(), strict=True):
-            line.append(min((quality(row) for row in members if row.quality is not None), default="-"))
+            line.append(min((quality(row) for row in members if row.quality is not None and row.params.get("model") == meant), default="-"))
     flags = " ".join(flag for flag in machine["flags"] if flag not in PLAIN_FLAGS) or machine["arch"]
     where = f"{machine['cpu']}, {machine['cores']} cores, {flags}" + (f", {threads_text(threads[0])}" if len(threads) == 1 else "")
     head = f"**{name}**: {document['date'][:10]}, {where}"
