@@ -61,8 +61,8 @@ def _suite(name: str, document: dict[str, Any]) -> str:
     table = [["engine", *titles]]
     table += [_line(members, columns) for members in _grouped(rows, "engine").values()]
     if any(row.quality is not None and "recall" not in (row.quality_name or "") for row in rows):
-        # Recall stands in the column's title; agreement and cosine get a column of their own: the worst of the row, among those of the first
-        # model, as models that are there for their shape make vectors without meaning.
+        # Recall stands in the column's title; agreement and cosine get a column of their own: the worst of the row, of the first
+        # model, as those that are there for their shape make vectors without meaning.
         meant = rows[0].params.get("model")
         table[0].append(next(row.quality_name for row in rows if row.quality_name) or "")
         for line, members in zip(table[1:], _grouped(rows, "engine").values(), strict=True):

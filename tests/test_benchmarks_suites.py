@@ -16,6 +16,7 @@ from benchmarks.core import peers, results, timing
 from benchmarks.core.plan import Plan, usable_cores
 from benchmarks.suites import approximate, cuda, encode, exact, large, scans, score, score_sweep
 from benchmarks.suites import filter as filtered
+from conftest import of_native_scorer
 
 
 def test_operations_of_minilm_are_twice_10_6_million_multiply_adds_per_token() -> None:
@@ -51,6 +52,7 @@ def tiny_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plan]
     peers.set_threads(usable_cores())
 
 
+@of_native_scorer  # rows rescored
 @needs_core
 def test_a_tiny_score_suite_agrees_with_float64(tiny_plan: Plan) -> None:
     rows = score.run(tiny_plan, sizes=(2_000,))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import nearfield as nf
+from conftest import of_native_scorer
 from nearfield import _core
 from test_flat import METRICS, STORAGES, build, check
 
@@ -90,6 +91,7 @@ def failures(index: nf.FlatIndex, queries: np.ndarray, k: int, guarantee: float,
     return np.array(counts)
 
 
+@of_native_scorer
 @pytest.mark.parametrize("data", ["clustered", "random", "axes"])
 @pytest.mark.parametrize("metric", METRICS)
 def test_answers_fail_no_oftener_than_they_may(metric: str, data: str) -> None:
@@ -109,6 +111,7 @@ def test_answers_fail_no_oftener_than_they_may(metric: str, data: str) -> None:
     assert failures(index, queries, k, 1e-3, 4).sum() > 0
 
 
+@of_native_scorer
 def test_the_first_pass_runs_when_asked_for_and_only_then() -> None:
     rng = np.random.default_rng(7)
     rows = clustered(rng, 20_000, 128, clusters=400)

@@ -50,15 +50,14 @@ std::size_t scan_codes(const Task& task, std::size_t begin, std::size_t nq, cons
 // How many tiles from `t` on are one run of codes that some query wants many rows of; `run` becomes that run, as one tile.
 std::size_t coded_run(const Task& task, std::size_t begin, std::size_t nq, std::size_t t, std::size_t end, std::size_t most, Tile& run) {
   const Rows& rows = task.rows;
-  run = rows.tiles[t];
+  run = rows.tile(t);
   std::size_t tiles = 1;
   for (; tiles < most && t + tiles < end; ++tiles) {
-    const Tile& next = rows.tiles[t + tiles];
+    const Tile next = rows.tile(t + tiles);
     if (run.count != tiles * kTileRows || !(next.codes == run.codes.from(run.count, rows.dim)) || left_of(task, begin, nq, next) != Left::many) break;
     run.count += next.count;
     run.max_norm = std::max(run.max_norm, next.max_norm);
   }
-  run.count = std::min<std::size_t>(run.count, rows.slots - run.first);
   return tiles;
 }
 

@@ -175,8 +175,7 @@ void scan(const Task& task, std::size_t begin, std::size_t end, Runs& runs, Scra
   scratch.span = 1;
   for (std::size_t first, last; runs.next(first, last);) {
     for (std::size_t t = first, done = 1; t < last; t += std::max<std::size_t>(done, 1)) {
-      Tile tile = rows.tiles[t];
-      tile.count = std::min<std::size_t>(tile.count, rows.slots - tile.first);
+      Tile tile = rows.tile(t);
       if (rows.unchecked) tile.max_norm = checked_max_norm(task, tile);
       done = 1;
       const Left left = left_of(task, begin, nq, tile);

@@ -8,6 +8,7 @@
 // plus the row's bias where one is given. Scores that differ by less than dim * 2^-52 * |q| |x| may swap.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -43,6 +44,13 @@ struct Rows {
   const std::uint8_t* live = nullptr;  // one byte per slot, null when all are live
   const FirstPass* first_pass = nullptr;  // one-bit codes of the same tiles, for a guarantee below 1
   bool unchecked = false;              // float32 rows that nobody looked at: their norms are found, and bad rows refused, as tiles are scanned
+
+  // The tile without what reaches beyond `slots`: masks and biases end there.
+  Tile tile(std::size_t t) const {
+    Tile whole = tiles[t];
+    whole.count = static_cast<std::size_t>(std::min<std::uint64_t>(whole.count, slots - whole.first));
+    return whole;
+  }
 };
 
 struct Options {

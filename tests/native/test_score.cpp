@@ -144,6 +144,24 @@ TEST(flat_search_with_filters_biases_and_threads) {
   }
 }
 
+// Rows that came after the search's moment share a tile with its last ones: filters and biases end before them.
+TEST(flat_search_below_rows_that_came_later) {
+  Random random(16);
+  const std::size_t dim = 24;
+  for (const Metric metric : kMetrics) {
+    score::FlatStore store(dim, metric, Storage::float32);
+    const std::vector<float> rows = draw(Kind::normal, 700, dim, random);
+    store.append(MatrixView<float>(rows.data(), 700, dim), {}, 2);
+    for (const std::size_t limit : {1, 129, 300, 511, 700}) {
+      const std::vector<bool> live(limit, true);
+      for (const std::size_t nq : {1, 3, 140}) {
+        const std::vector<float> queries = draw(Kind::normal, nq, dim, random);
+        for (const double keep : {1.0, 0.5, 0.02}) check_search(store, live, queries, Case{10, 2, nq, 1, keep}, false, random);
+      }
+    }
+  }
+}
+
 // Enough equal rows in a row that codes exclude nothing and the scan goes over to float32; and queries that float32 cannot hold.
 TEST(flat_search_where_bounds_are_useless) {
   Random random(10);
