@@ -1,6 +1,6 @@
 """``python -m benchmarks.readme_table``: writes the README's figures from the newest results; ``--check`` fails if they are out of date.
 
-For each suite the newest file under ``benchmarks/results`` that holds it is taken; quick runs never are. Everything between the two
+For each suite the newest file under ``benchmarks/results`` that holds it beside peers is taken; quick runs never are. All between the two
 markers is replaced, nothing else is touched.
 """
 
@@ -30,17 +30,20 @@ Column = tuple[str, str, int]
 
 
 def newest(folder: Path) -> dict[str, dict[str, Any]]:
-    """Suite -> the newest result document that has rows of it; quick runs, and runs held to an instruction set, are left out.
+    """Suite -> the newest result document that has rows of it, of those with peers if there are any.
+
+    Quick runs, and runs held to an instruction set, are left out.
 
     Raises:
         ValueError: a file in the folder is not a result of this schema.
     """
     documents = [results.read(path) for path in sorted(folder.glob("*.json"))]
-    out: dict[str, dict[str, Any]] = {}
+    alone: dict[str, dict[str, Any]] = {}
+    beside: dict[str, dict[str, Any]] = {}
     for document in sorted((d for d in documents if not d["quick"] and not d["nearfield"]["forced"]), key=lambda d: str(d["date"])):
-        for suite in {row["suite"] for row in document["rows"]}:
-            out[suite] = document
-    return out
+        for row in document["rows"]:
+            (alone if row["ours"] else beside)[row["suite"]] = document
+    return alone | beside
 
 
 def markdown(folder: Path) -> str:

@@ -105,6 +105,13 @@ def test_the_readme_gets_the_newest_figures_of_each_suite(tmp_path: Path, capsys
     assert readme_table.main([*options, "--check"]) == 0
 
 
+def test_a_run_without_peers_does_not_take_the_place_of_one_beside_them(tmp_path: Path) -> None:
+    results.write(sample_document(sample_row(), day=1), tmp_path)
+    results.write(sample_document(sample_row(), sample_row(engine="faiss", ours=False), day=2), tmp_path)
+    results.write(sample_document(sample_row(), day=3), tmp_path)
+    assert [document["date"][:10] for document in readme_table.newest(tmp_path).values()] == ["2026-01-02"]
+
+
 def test_our_own_readme_is_up_to_date() -> None:
     if not any(not document["quick"] for document in map(results.read, readme_table.RESULTS.glob("*.json"))):
         pytest.skip("no results for publication in benchmarks/results")
