@@ -253,7 +253,9 @@ Status by_batches(const Task& task, std::size_t size, std::size_t parts, const O
   const int threads = static_cast<int>(parts);
   for (std::size_t begin = 0; begin < count; begin += wave) {
     std::deque<Batch> batches;
-    for (std::size_t first = begin; first < std::min(begin + wave, count); first += size) batches.emplace_back(first, std::min(first + size, count), task.rows.tile_count, parts);
+    for (std::size_t first = begin; first < std::min(begin + wave, count); first += size) {
+      batches.emplace_back(first, std::min(first + size, count), task.rows.tile_count, parts);
+    }
     Status status = parallel::parallel_for(parts, threads, [&](std::size_t, std::size_t, std::size_t part) {
       Scratch scratch(task, batches[0].size());
       for (std::size_t b = 0; b < batches.size(); ++b) batches[(part + b) % batches.size()].scan_for(task, part, scratch);
