@@ -1,4 +1,5 @@
 #include "kernels/insert_key/contract.h"
+#include "kernels/insert_key/loops.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -43,16 +44,6 @@ size_t insert(uint64_t* keys, size_t size, uint64_t key) {
   move_back(keys, at, size, 1);
   keys[at] = key;
   return at;
-}
-
-// Few numbers: places by comparison with their neighbours.
-inline void sort(uint64_t* fresh, size_t n) {
-  for (size_t i = 1; i < n; ++i) {
-    const uint64_t key = fresh[i];
-    size_t at = i;
-    for (; at > 0 && fresh[at - 1] > key; --at) fresh[at] = fresh[at - 1];
-    fresh[at] = key;
-  }
 }
 
 size_t merge(uint64_t* keys, size_t size, uint64_t* fresh, size_t n) {

@@ -1,4 +1,5 @@
 #include "kernels/insert_key/contract.h"
+#include "kernels/insert_key/loops.h"
 
 namespace nf::kernels {
 namespace {
@@ -17,16 +18,6 @@ size_t insert(uint64_t* keys, size_t size, uint64_t key) {
   __builtin_memmove(keys + at + 1, keys + at, (size - at) * sizeof(key));
   keys[at] = key;
   return at;
-}
-
-// Few numbers: places by comparison with their neighbours.
-void sort(uint64_t* fresh, size_t n) {
-  for (size_t i = 1; i < n; ++i) {
-    const uint64_t key = fresh[i];
-    size_t at = i;
-    for (; at > 0 && fresh[at - 1] > key; --at) fresh[at] = fresh[at - 1];
-    fresh[at] = key;
-  }
 }
 
 size_t merge(uint64_t* keys, size_t size, uint64_t* fresh, size_t n) {
