@@ -206,7 +206,7 @@ class Scan {
   uint32_t with_any(uint32_t bits) const {
     const __m512i wanted = _mm512_set1_epi32(static_cast<int32_t>(bits));
     const __mmask16 first = _mm512_test_epi32_mask(_mm512_load_si512(masks_), wanted), second = _mm512_test_epi32_mask(_mm512_load_si512(masks_ + kTileQueries), wanted);
-    return _mm512_kunpackw(second, first);
+    return static_cast<uint32_t>(second) << kTileQueries | first;
   }
 
   void emit(size_t a, size_t i, uint32_t mask, bool multiplied) {
