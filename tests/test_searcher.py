@@ -319,6 +319,17 @@ def test_texts_encoded_inside_a_search_give_what_their_vectors_give(native: nf.E
     assert nf.Searcher(native, index).search([], 3).ids.shape == (0, 3)
 
 
+def test_a_searcher_encodes_nothing_before_the_search(native: nf.Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = index_of("frozen", native)
+    expected = nf.Searcher(native, index).search("wind", 2).ids.tolist()
+
+    def called(*given: object, **options: object) -> None:
+        raise AssertionError("encoded in a call of its own")
+
+    monkeypatch.setattr(native._native, "encode", called)
+    assert nf.Searcher(native, index).search("wind", 2).ids.tolist() == expected
+
+
 def test_many_texts_and_other_backends_are_encoded_first(native: nf.Encoder, tiny_bundle: Path) -> None:
     assert isinstance(native.queries(["a"] * 1_025), np.ndarray)
     with nf.Encoder(tiny_bundle, backend="onnx") as encoder:

@@ -69,13 +69,8 @@ void register_frozen(py::module_& m) {
   m.def("scan_pays", &graph::scan_pays, py::arg("matches"), py::arg("size"), py::arg("ef"), py::arg("step"),
         "Whether a graph's search scans `matches` of `size` slots instead of walking with width ef; step: rows of a scan as much work as a node of a walk.");
   py::class_<Frozen> type(m, "Frozen", "A graph that no longer changes, by slot as Hnsw.");
-  const auto add_search = [&type](auto function) {
-    type.def("search", function, py::arg("queries").noconvert(), py::arg("k"), py::arg("limit"), py::arg("ef"), py::arg("mask").noconvert() = py::none(),
-             py::arg("bias").noconvert() = py::none(), py::arg("threads") = 0, py::arg("mode") = "automatic", py::arg("step") = 0.0,
-             py::arg("skip").noconvert() = py::none(), "As Hnsw.search.");
-  };
-  add_search(&search<Array<float>>);
-  add_search(&search<TextQueries>);
+  def_search(type, &search<Array<float>>);
+  def_search(type, &search<TextQueries>);
   type.def_static("from_container", &from_container, py::arg("file"), "Uses the graph where an opened file has it; holds the file.")
       .def("score", &score_rows, py::arg("queries").noconvert(), py::arg("slots").noconvert(), py::arg("threads") = 0, "As Hnsw.score.")
       .def("get", &get, py::arg("slots").noconvert(), "The rows as they are kept: float32 (n, dim).")

@@ -111,14 +111,8 @@ py::dict params_of(const graph::Params& params) {
 // What an index and one moment of it have in common; the index answers as it is when it is asked.
 template <typename Index>
 void add_readers(py::class_<Index>& type) {
-  const auto add_search = [&type](auto function) {
-    type.def("search", function, py::arg("queries").noconvert(), py::arg("k"), py::arg("limit"), py::arg("ef"), py::arg("mask").noconvert() = py::none(),
-             py::arg("bias").noconvert() = py::none(), py::arg("threads") = 0, py::arg("mode") = "automatic", py::arg("step") = 0.0,
-             py::arg("skip").noconvert() = py::none(),
-             "The k best live rows among slots 0..limit-1: slots (nq, k), scores (nq, k), counts (nq,). mode: 'automatic', 'walk' or 'scan'.");
-  };
-  add_search(&search<Index, Array<float>>);
-  add_search(&search<Index, TextQueries>);
+  def_search(type, &search<Index, Array<float>>);
+  def_search(type, &search<Index, TextQueries>);
   type
       .def("score", &score_rows<Index>, py::arg("queries").noconvert(), py::arg("slots").noconvert(), py::arg("threads") = 0,
            "The exact scores of chosen slots (nq, m): float32 (nq, m), NaN where the slot is -1.")

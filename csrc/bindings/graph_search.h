@@ -32,6 +32,16 @@ pybind11::tuple search_graph(const Index& index, QueryRows& queries, const graph
   return found.as_tuple();
 }
 
+// One of a type's searches: by vectors or by texts, the arguments are the same.
+template <typename Type, typename Function>
+void def_search(Type& type, Function function) {
+  namespace py = pybind11;
+  type.def("search", function, py::arg("queries").noconvert(), py::arg("k"), py::arg("limit"), py::arg("ef"), py::arg("mask").noconvert() = py::none(),
+           py::arg("bias").noconvert() = py::none(), py::arg("threads") = 0, py::arg("mode") = "automatic", py::arg("step") = 0.0,
+           py::arg("skip").noconvert() = py::none(),
+           "The k best live rows among slots 0..limit-1: slots (nq, k), scores (nq, k), counts (nq,). mode: 'automatic', 'walk' or 'scan'.");
+}
+
 template <typename Index>
 pybind11::array_t<float> get_rows(const Index& index, const Array<std::int64_t>& given, std::size_t dim) {
   const std::vector<std::uint64_t> slots = slot_numbers(given);

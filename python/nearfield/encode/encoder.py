@@ -165,7 +165,10 @@ class Encoder:
 
     @property
     def truncated(self) -> int:
-        """How many texts were cut in this thread's last ``encode``; 0 before the first."""
+        """How many texts were cut in this thread's last ``encode``; 0 before the first.
+
+        Texts that a search encodes itself are not among them: theirs is the ``truncated`` of what ``queries`` returned.
+        """
         return int(getattr(self._local, "truncated", 0))
 
     def encode(self, texts: str | Iterable[str], *, kind: Kind = "document", dim: int | None = None, progress: bool = False) -> FloatArray:
