@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +35,20 @@ quiet_option = click.option("--quiet", is_flag=True, help="No progress on stderr
 columns_option = click.option("--columns", metavar="NAME=YOURS,...", help="Other column names: query=question,positive=answer.")
 threads_option = click.option("--threads", type=click.IntRange(min=1), help="Threads to use (default: every core).")
 path = click.Path(path_type=Path)
+
+
+class Duration(click.ParamType):
+    """A time such as 90s, 10m or 1.5h, in seconds; a bare number is seconds."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Returns the seconds, at least 1; anything else is refused with an example."""
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(value).strip())
+        seconds = float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]] if found else 0.0
+        if not 1 <= seconds <= 1e8:
+            self.fail(f"{value!r} given, a time of at least one second expected: 90s, 10m or 1.5h", param, ctx)
+        return seconds
 
 
 def _version(context: click.Context, _: click.Parameter, asked: bool) -> None:
@@ -72,20 +87,21 @@ def demo(quick: bool, out: Path, threads: int | None, as_json: bool, quiet: bool
 @click.option("--out", type=path, default=Path("bundle"), show_default=True, help="The bundle's folder.")
 @click.option("--guard", type=path, help="General-knowledge data with judgements; a drop on it blocks the verdict.")
 @click.option("--config", type=path, help="JSON file of options, or the run.json of a bundle.")
+@click.option("--budget", type=Duration(), metavar="TIME", help="Time for training and merging: 90s, 10m, 1.5h.")
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint of an interrupted run.")
 @columns_option
 @threads_option
 @json_option
 @quiet_option
 def tune(
-    data: Path, base: str | None, out: Path, guard: Path | None, config: Path | None, resume: bool, columns: str | None,
-    threads: int | None, as_json: bool, quiet: bool,
+    data: Path, base: str | None, out: Path, guard: Path | None, config: Path | None, budget: float | None, resume: bool,
+    columns: str | None, threads: int | None, as_json: bool, quiet: bool,
 ) -> int:  # fmt: skip
     """Fine-tune on DATA, export, and measure base against tuned. Exit 1 says: do not ship."""
     from nearfield.workflow import tune as run
 
     report = run(
-        data, base=base, out=out, guard=guard, config=config, resume=resume, columns=_columns(columns), threads=threads,
+        data, base=base, out=out, guard=guard, config=config, budget=budget, resume=resume, columns=_columns(columns), threads=threads,
         progress=not quiet, on_findings=_findings(quiet),
     )  # fmt: skip
     if as_json:

@@ -36,6 +36,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "dropout": (0, 0.9),
     "chunk_rows": (1, 65536),
     "max_pairs": (1, 2**40),
+    "budget_seconds": (1, 1e8),
     "seed": (0, 2**32 - 1),
     "eval_every": (1e-3, 1),
     "patience": (0, 1000),
@@ -96,6 +97,9 @@ class TuneConfig:
             padding; the gradient is that of the whole batch.
         max_pairs: at most this many pairs, chosen by the seed; None takes all. 6000: of 12,230 medical pairs the second half raised nDCG@10
             on dev by 0.003 and doubled the time (docs/log.md).
+        budget_seconds: the time that training and merging may take; the learning rate reaches 0 and sub-corpora are made smaller so that
+            both fit (``nearfield.tune.budget``); epochs and max_pairs stay upper limits. None: as long as they take, and the same bits in
+            every run, which no clock can promise.
         seed: order of the pairs, choice of the sub-corpora, dropout.
         eval_every: share of the run between two evaluations on the dev sub-corpus. 0.25: four of them cost a small part of the time.
         patience: evaluations without a better dev nDCG@10 before the run stops; 0 never stops early. 2: one bad evaluation may be noise.
@@ -148,6 +152,7 @@ class TuneConfig:
     dropout: float = 0.0
     chunk_rows: int = 16
     max_pairs: int | None = 6000
+    budget_seconds: float | None = None
     seed: int = 0
     eval_every: float = 0.25
     patience: int = 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import resource
 import sys
@@ -94,6 +95,7 @@ def tune(
     config: TuneConfig | Mapping[str, Any] | str | Path | None = None,
     guard: str | Path | Dataset | None = None,
     progress: bool = True,
+    budget: float | None = None,
     resume: bool = False,
     columns: Mapping[str, str] | None = None,
     threads: int | None = None,
@@ -117,6 +119,7 @@ def tune(
             same data and versions, the same bits come out; what differs is a warning for ``on_findings`` and in the notes.
         guard: a data set of general knowledge with judgements; a drop on it beyond ``config.guard_max_drop`` blocks the verdict.
         progress: shows bars on stderr.
+        budget: seconds for training and merging (export and evaluation come on top); takes the place of ``config.budget_seconds``.
         resume: goes on from the checkpoint of an interrupted run with the same data, base and config.
         columns: other column names, canonical name -> the data's name.
         threads: threads of training, encoding and search; None: torch's own choice for training (the physical cores), all cores for the
@@ -134,6 +137,8 @@ def tune(
     from nearfield.export.writer import check_replaceable, publish
 
     settings, recorded = read_config(config)
+    if budget is not None:
+        settings = dataclasses.replace(settings, budget_seconds=budget)
     base, guard, columns = base or recorded.base, guard or recorded.guard, columns or recorded.columns
     clock = _Clock()
     out = Path(out)

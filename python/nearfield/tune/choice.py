@@ -8,6 +8,7 @@ from typing import Any
 from nearfield.config import TuneConfig
 from nearfield.progress import Bar
 from nearfield.progress import progress as show_progress
+from nearfield.tune.budget import Budget
 from nearfield.tune.checkpoints import Tensors
 from nearfield.tune.devset import DevSet
 from nearfield.tune.loop import Trainer, Vectors, encode_devset
@@ -25,7 +26,13 @@ def allowed_drop(config: TuneConfig) -> float:
 
 
 def choose_weights(
-    trainer: Trainer, base: Tensors, changed: Tensors | None, guard: DevSet | None, *, progress: bool
+    trainer: Trainer,
+    base: Tensors,
+    changed: Tensors | None,
+    guard: DevSet | None,
+    *,
+    budget: Budget | None = None,
+    progress: bool,
 ) -> tuple[Point, list[Point]]:
     """Chooses share and alpha, and leaves ``base + alpha * (tuned + share * (changed - base) - base)`` in the trainer's tower.
 
@@ -34,6 +41,7 @@ def choose_weights(
         base: the weights it began with.
         changed: the base after ``tune_on_pieces``; None without it.
         guard: the guard's sub-corpus, or None.
+        budget: of the run; where it runs out, fewer alphas are tried, one at least.
         progress: shows a bar on stderr.
 
     Returns:
@@ -44,7 +52,7 @@ def choose_weights(
     shares = [0.0] if changed is None else [config.pieces] if guard is None else [config.pieces * each for each in MULTIPLES]
     steps = 1 + len(shares) + min(config.merge_trials, sum(0 < alpha < 1 for alpha in config.merge_alphas))
     with show_progress("merging with the base", steps, enabled=progress) as bar:
-        measuring = _Measuring(trainer, guard, bar)
+        measuring, began = _Measuring(trainer, guard, bar), trainer.clock()
         at_base = measuring.point(base, Point(0.0, 0.0, None), trainer.vectors.get(0))
         tries: list[Point] = []
         for share in shares:
@@ -59,13 +67,17 @@ def choose_weights(
             """The guard is several times dev's size: where dev settles that the point is not chosen, it is not asked."""
             return measuring.point(interpolate(base, mixed, alpha), Point(alpha, 0.0, None, share), to_beat=to_beat)
 
+        trials = config.merge_trials
+        if budget is not None:
+            each = (trainer.clock() - began) / (1 + len(tries))
+            trials = min(trials, max(1, int(budget.left() / max(each, 1e-9))))
         chosen, points = choose_alpha(
             at_base,
             at_tuned,
             config.merge_alphas,
             guess=lambda alpha: measuring.guess(at_base, at_tuned, alpha),
             measure=measure,
-            trials=config.merge_trials,
+            trials=trials,
             allowed_drop=allowed_drop(config),
         )
         trainer.tower.model.load_state_dict(interpolate(base, mixed, chosen.alpha))

@@ -15,6 +15,7 @@ from nearfield.encode.tower import Tower
 from nearfield.errors import InputError
 from nearfield.progress import Bar
 from nearfield.tune.batches import Batches
+from nearfield.tune.budget import Clock, expected_steps, place
 from nearfield.tune.checkpoints import CheckpointStore, Tensors
 from nearfield.tune.devset import DevSet
 from nearfield.tune.embed import embed, vectors_of
@@ -65,18 +66,31 @@ class Trainer:
         store: opened; with ``resume`` its checkpoint is taken up.
         dtype: "float32" or "bfloat16".
         resume: whether the store has a checkpoint to go on from.
+        limit: seconds of training and scoring, over all sessions of a resumed run; None: until the steps are done.
+        clock: what measures them.
     """
 
     def __init__(
-        self, tower: Tower, batches: Batches, dev: DevSet, config: TuneConfig, store: CheckpointStore, *, dtype: str, resume: bool
+        self,
+        tower: Tower,
+        batches: Batches,
+        dev: DevSet,
+        config: TuneConfig,
+        store: CheckpointStore,
+        *,
+        dtype: str,
+        resume: bool,
+        limit: float | None = None,
+        clock: Clock = time.monotonic,
     ) -> None:
         self.tower, self.batches, self.dev, self.config, self.store, self.dtype = tower, batches, dev, config, store, dtype
+        self.limit, self.clock, self._place = limit, clock, 0.0
         self.parameters = {name: p for name, p in tower.model.named_parameters() if p.requires_grad}
         self.optimizer = make_optimizer(self.parameters, config)
         self.state = RunState()
         self.points = evaluation_steps(len(batches), config.eval_every) | {0}
         self.vectors: dict[int, Vectors] = {}  # the dev vectors at steps 0 and best_step, for the merge
-        self._started = self._saved = time.monotonic()
+        self._started = self._saved = self.clock()
         if resume:
             self._take_up()
 
@@ -87,18 +101,19 @@ class Trainer:
             InputError: a loss or a gradient that is not finite; the last good state is saved.
             KeyboardInterrupt: after saving; the message says how to go on.
         """
-        self._started = self._saved = time.monotonic()
+        self._started = self._saved = self.clock()
         random = _random_state(self.tower.device)
         try:
             while True:
-                if self.state.step in self.points and self.state.scored < self.state.step:
+                self._place = place(self.state.step, len(self.batches), self._seconds(), self.limit if self.state.step else None)
+                if self._due() and self.state.scored < self.state.step:
                     self._score(bar)
-                if self.state.stopped or self.state.step == len(self.batches):
+                if self.state.stopped or self._place >= 1:
                     break
                 random = _random_state(self.tower.device)
                 self._step(bar)
                 random = _random_state(self.tower.device)
-                if time.monotonic() - self._saved >= 60 * self.config.checkpoint_minutes:
+                if self.clock() - self._saved >= 60 * self.config.checkpoint_minutes:
                     self._save(random)
         except KeyboardInterrupt:
             with finish_first():
@@ -112,12 +127,18 @@ class Trainer:
         """The weights with the best dev score after training has begun."""
         return self.store.load_best(self.state.best_step)
 
+    def _due(self) -> bool:
+        """Whether dev is to be scored now: at fixed steps, or under a limit whenever that share of the run is over."""
+        if self.limit is None:
+            return self.state.step in self.points
+        return self._place >= min(1.0, len(self.state.history) * self.config.eval_every)
+
     def _step(self, bar: Bar) -> None:
         state = self.state
         batch = self.batches[state.step]
         rate = rate_at(
             state.step,
-            len(self.batches),
+            expected_steps(state.step, len(self.batches), self._place),
             peak=self.config.learning_rate,
             warmup_fraction=self.config.warmup_fraction,
             decay=self.config.decay,
@@ -149,12 +170,12 @@ class Trainer:
         bar.advance(len(batch), note=self._note(value))
 
     def _score(self, bar: Bar) -> None:
-        state, began = self.state, time.monotonic()
+        state, began = self.state, self.clock()
         bar.advance(0, note="scoring the dev sub-corpus")
         vectors = self.dev_vectors(bar)
         score = self.dev.ndcg(*vectors)
         with finish_first():
-            state.scoring_seconds += time.monotonic() - began
+            state.scoring_seconds += self.clock() - began
             if state.step == 0:
                 self.vectors[0] = vectors
             elif score > state.best:
@@ -187,14 +208,14 @@ class Trainer:
         )
 
     def _seconds(self) -> float:
-        return self.state.seconds + time.monotonic() - self._started
+        return self.state.seconds + self.clock() - self._started
 
     def _save(self, random: Tensors) -> Any:
-        self.state.seconds, self._started = self._seconds(), time.monotonic()
+        self.state.seconds, self._started = self._seconds(), self.clock()
         folder = self.store.save(
             model_weights(self.tower), optimizer_tensors(self.optimizer, self.parameters) | random, dataclasses.asdict(self.state)
         )
-        self._saved = time.monotonic()
+        self._saved = self.clock()
         return folder
 
     def _take_up(self) -> None:

@@ -22,9 +22,11 @@ from nearfield.encode.tower import Tower
 from nearfield.errors import InputError
 from nearfield.progress import progress as show_progress
 from nearfield.tune.batches import Batches
+from nearfield.tune.budget import Budget, Clock, fitted, reserve
 from nearfield.tune.checkpoints import CheckpointStore, Tensors
 from nearfield.tune.choice import allowed_drop, choose_weights, summary
 from nearfield.tune.devset import DevSet, choose_devset
+from nearfield.tune.embed import vectors_of
 from nearfield.tune.loop import Trainer, model_weights
 from nearfield.tune.memory import keep_freed_memory
 from nearfield.tune.pairs import TokenIds, Tokenize, training_pairs
@@ -36,6 +38,10 @@ AFTERWARDS = (
     *("merge_alphas", "merge_trials", "pieces", "guard_queries", "guard_documents", "guard_max_drop", "guard_margin"),
     "checkpoint_minutes",
 )
+
+
+# Documents that the speed of encoding is measured on under a budget: a third of a second on two AVX2 cores.
+PROBE = 64
 
 
 @dataclass(frozen=True)
@@ -87,10 +93,12 @@ def train(
     resume: bool = False,
     about: Mapping[str, Any] | None = None,
     progress: bool = True,
+    clock: Clock = time.monotonic,
 ) -> TrainResult:
     """Tunes ``base`` on the ``train`` split and returns the weights that do best on ``dev`` without losing more than allowed on the guard.
 
-    The same data, config, base, machine and thread count give the same weights, resumed or not. The caller's random state is left alone.
+    The same data, config, base, machine and thread count give the same weights, resumed or not, unless there is a budget. The caller's
+    random state is left alone.
 
     Args:
         dataset: with ``train`` and ``dev`` splits.
@@ -101,43 +109,53 @@ def train(
         resume: goes on from the checkpoint in ``work``; begins anew where there is none.
         about: kept with the checkpoints, for a resumed run to compare with.
         progress: shows a bar on stderr.
+        clock: what measures the run and its budget.
 
     Raises:
         InputError: a split is missing or has nothing usable, the loss is not finite, or ``work`` holds another run than the one to resume.
         KeyboardInterrupt: Ctrl-C; a checkpoint was saved first.
     """
     base, work = Path(base), Path(work)
+    budget = None if config.budget_seconds is None else Budget(config.budget_seconds, clock)
     device = choose_device(config.device)
     dtype, reason = choose_dtype(config.dtype, device)
     query_ids_of, doc_ids_of = _tokenizers(base, config)
     pairs = training_pairs(dataset, config, query_ids_of=query_ids_of, doc_ids_of=doc_ids_of)
-    dev = choose_devset(dataset, config, query_ids_of=query_ids_of, doc_ids_of=doc_ids_of)
-    guard_dev, notes = _guard_devset(guard, config, base)
     options = {name: value for name, value in config.to_dict().items() if name not in AFTERWARDS}
     identity = {"config": options, "data": dataset.fingerprint, "base": fingerprint_of(base), "dtype": dtype, "device": device}
     store = CheckpointStore(work, identity, about)
     keep_freed_memory()
     with _repeatable(config.seed, device):
         tower = _load(base, device)
+        sizes, speed = (config, 0.0) if budget is None else _sizes(budget, config, tower, dtype, pairs.documents, guard, clock)
+        dev = choose_devset(dataset, sizes, query_ids_of=query_ids_of, doc_ids_of=doc_ids_of)
+        guard_dev, notes = _guard_devset(guard, sizes, base)
         base_weights = {name: tensor.clone() for name, tensor in model_weights(tower).items()}
         _set_dropout(tower, config.dropout)
         batches = Batches(pairs, config)
-        trainer = Trainer(tower, batches, dev, config, store, dtype=dtype, resume=store.open(resume=resume))
+        limit = None
+        if budget is not None:
+            scored = [0 if part is None else sum(map(len, part.queries + part.documents)) for part in (dev, guard_dev)]
+            limit = budget.left() - reserve(config, tokens_per_second=speed, dev_tokens=scored[0], guard_tokens=scored[1])
+        trainer = Trainer(tower, batches, dev, config, store, dtype=dtype, resume=store.open(resume=resume), limit=limit, clock=clock)
         # Only what is left: a resumed run's ETA would otherwise count the pairs of the earlier session as done in no time.
         left = len(pairs.pairs) * config.epochs - batches.pairs_before(trainer.state.step)
         with show_progress(f"tuning on {left:,} pairs ({dtype})", left, enabled=progress) as bar:
             trainer.run(bar)
         tower.eval()
-        began = time.monotonic()
+        began = clock()
         try:
             changed = _changed_by_pieces(base, pairs.documents, config, device, dtype, progress=progress) if config.pieces else None
-            chosen, points = choose_weights(trainer, base_weights, changed, guard_dev, progress=progress)
+            chosen, points = choose_weights(trainer, base_weights, changed, guard_dev, budget=budget, progress=progress)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"stopped after training, while merging; resume continues there, from {work}") from None
         model = _save_model(tower, work / "model")
     state = trainer.state
     if config.max_pairs is not None and pairs.available > config.max_pairs:
         notes.append(f"{config.max_pairs:,} of {pairs.available:,} training pairs were used, chosen by the seed; max_pairs: null takes all")
+    if limit is not None and state.step < len(batches) and not state.stopped:
+        share = batches.pairs_before(state.step) / len(pairs.pairs)
+        notes.append(f"the budget of {config.budget_seconds:g} s ended training after {share:.2f} passes over {len(pairs.pairs):,} pairs")
     if state.stopped:
         notes.append(f"stopped early after step {state.step} of {len(batches)}: dev nDCG@10 was best at step {state.best_step}")
     merged = [{"kind": "merge", "alpha": p.alpha, "pieces": p.pieces, "dev_ndcg": p.dev, "guard_ndcg": p.guard} for p in points]
@@ -156,7 +174,7 @@ def train(
         steps=state.step,
         best_step=state.best_step,
         pairs=len(pairs.pairs),
-        seconds=state.seconds + time.monotonic() - began,
+        seconds=state.seconds + clock() - began,
         pairs_per_second=batches.pairs_before(state.step) / training,
         dtype=dtype,
         dtype_reason=reason,
@@ -209,6 +227,21 @@ def _guard_devset(guard: Dataset | None, config: TuneConfig, base: Path) -> tupl
     )
     query_ids_of, doc_ids_of = _tokenizers(base, whole)
     return choose_devset(guard, whole, query_ids_of=query_ids_of, doc_ids_of=doc_ids_of), []
+
+
+def _sizes(
+    budget: Budget, config: TuneConfig, tower: Tower, dtype: str, documents: Sequence[TokenIds], guard: Dataset | None, clock: Clock
+) -> tuple[TuneConfig, float]:
+    """The config with sub-corpora that fit into the budget, and the measured speed of encoding, tokens a second."""
+    texts = [] if guard is None else guard.doc_texts[:200]
+    guard_tokens = sum(map(len, tower.tokenizer(texts).ids)) / max(len(texts), 1)
+    sample = list(documents[:PROBE])
+    vectors_of(tower, sample, chunk_rows=2 * config.chunk_rows, dtype=dtype)  # the first call of a process sets things up
+    began = clock()
+    vectors_of(tower, sample, chunk_rows=2 * config.chunk_rows, dtype=dtype)
+    tokens = sum(map(len, sample))
+    speed = tokens / max(clock() - began, 1e-6)
+    return fitted(config, budget, tokens_per_second=speed, dev_tokens=tokens / len(sample), guard_tokens=guard_tokens), speed
 
 
 def _load(base: Path, device: str) -> Tower:
