@@ -29,7 +29,8 @@ TOP = {"workflow", "repeat", "record", "info", "demo", "cli", "__main__"}  # may
 # Library -> where it may be imported at all. A name that ends in / is a room.
 HOMES = {
     "torch": {"tune/", "export/", "encode/dtype.py", "encode/tower.py", "encode/torch_backend.py"}
-    | {"kernels/cuda.py", "kernels/cuda_codes.py", "kernels/cuda_pool.py"},
+    | {f"kernels/{name}.py" for name in ("cuda", "cuda_codes", "cuda_pool", "cuda_replay", "fused", "fused_pool", "fused_scan")},
+    "triton": {"kernels/fused_pool.py", "kernels/fused_scan.py"},
     "transformers": {"tune/", "export/", "encode/tower.py", "encode/torch_backend.py"},
     "onnxruntime": {"export/", "encode/onnx_backend.py"},
     "onnx": {"export/"},

@@ -14,6 +14,7 @@ Storage = Literal["float32", "bfloat16", "int8"]
 Kind = Literal["document", "query"]
 
 FloatArray = npt.NDArray[np.float32]
+DoubleArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 ByteArray = npt.NDArray[np.uint8]

@@ -15,8 +15,9 @@ from nearfield.types import Metric
 if TYPE_CHECKING:
     import torch
 
-# Tensor cores read rows of 16 bytes: 8 float16 values.
-ALIGN = 8
+# A step of the tensor cores multiplies 16 columns, and the fused scan takes a row in at most so many blocks, each a power of two wide.
+ALIGN = 16
+MOST_BLOCKS = 3
 # Columns beyond the values: what rounding left out, the length, and for l2 half the square in three parts and what these leave out.
 BESIDE = {"cosine": 2, "ip": 2, "l2": 6}
 # A query so far from all rows (in units of the farthest row's distance from their mean) that float16 has no factor for it is not coded.
@@ -26,12 +27,15 @@ FINE = 2.0**-34
 
 
 def width(dim: int, metric: Metric) -> int:
-    """Columns of a code: a multiple of 8.
+    """Columns of a code: a multiple of 16 and a sum of at most three powers of two.
 
-    >>> width(384, "cosine"), width(384, "l2")
-    (392, 392)
+    >>> width(384, "cosine"), width(384, "l2"), width(366, "ip")
+    (400, 400, 384)
     """
-    return -(-(dim + BESIDE[metric]) // ALIGN) * ALIGN
+    steps = -(-(dim + BESIDE[metric]) // ALIGN)
+    while steps.bit_count() > MOST_BLOCKS:
+        steps += 1
+    return steps * ALIGN
 
 
 def sum_error(columns: int) -> float:
@@ -41,7 +45,7 @@ def sum_error(columns: int) -> float:
     "Numerical behavior of NVIDIA tensor cores", PeerJ Computer Science 2021): (1 + 2/s) * columns * 2^-23 in all, for s = 4, the shortest
     step, 1.5 * columns * 2^-23. Twice columns * 2^-23 is allowed for; float32 sums rounded to nearest stay below that in any order.
 
-    >>> sum_error(392) < 1e-4
+    >>> sum_error(400) < 1e-4
     True
     """
     return (columns + 16) * 2.0**-22
@@ -128,7 +132,7 @@ class Frame:
         weights = [factor.to(torch.float16)] * 3 + [rounded_up(factor * (1 + 4 * doubt))] if self.metric == "l2" else []
         columns = [codes, *weights, rounded_up(values.norm(dim=1) * (1 + 4 * doubt)), rounded_up(left * (1 + 4 * doubt))]
         coded = self._joined(columns)
-        coded[~usable] = 0
+        coded.masked_fill_(~usable[:, None], 0)  # never a mask as an index: that waits for the device
         return CodedQueries(coded, usable, gain, offset, (self.dim + 8) * 2.0**-50 * reach)
 
     def _joined(self, columns: list[torch.Tensor]) -> torch.Tensor:
@@ -149,10 +153,14 @@ class CodedQueries:
     offset: torch.Tensor
     margin: torch.Tensor
 
-    def upper(self, product: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
+    def at(self, which: slice | torch.Tensor) -> CodedQueries:
+        """Some of the queries."""
+        return CodedQueries(self.codes[which], self.usable[which], self.gain[which], self.offset[which], self.margin[which])
+
+    def upper(self, product: torch.Tensor) -> torch.Tensor:
         """The largest exact score that a row with this float16 product (nq,) can have, in float64; infinity where nothing is known."""
         value = product.double()
         # The product was rounded to float16; the margin covers float64, here and in the exact score.
         highest = value + value.abs() * 2.0**-10 + 2.0**-24
-        bound = highest * self.gain[which] + self.offset[which] + self.margin[which]
-        return bound.masked_fill(~self.usable[which], math.inf)
+        bound = highest * self.gain + self.offset + self.margin
+        return bound.masked_fill(~self.usable, math.inf)
