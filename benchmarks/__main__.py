@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import suites
-from benchmarks.core import ceilings, held, machine, results, tables
+from benchmarks.core import ceilings, durations, held, machine, results, tables
+from benchmarks.core.own import BadData
 from benchmarks.core.plan import ROOT, Plan, usable_cores
 
 
@@ -47,12 +48,16 @@ def parser() -> argparse.ArgumentParser:
         "--full", action="store_true", help="encode: every model, length, batch and thread count (more than an hour with all peers)"
     )
     out.add_argument(
-        "--data", type=Path, metavar="FILE", help="documents (JSONL, CSV, TSV, Parquet, BEIR) to embed in place of the texts found here"
+        "--data",
+        type=Path,
+        metavar="FILE",
+        help="documents (JSONL, CSV, TSV, Parquet, BEIR) to embed in place of the texts found here, or vectors (.npy, ann-benchmarks HDF5)",
     )
     out.add_argument(
         "--judged", type=Path, action="append", default=[], metavar="PATH",
         help="int8: data with judgements in a dev split to measure the loss on, a BEIR folder or a file; may be given several times",
     )  # fmt: skip
+    out.add_argument("--plan", action="store_true", help="say how long each of these suites takes, and run nothing")
     out.add_argument("--json", metavar="FILE", help="write the results to FILE as well; - makes one JSON document the last line of stdout")
     out.add_argument(
         "--out",
@@ -93,14 +98,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the suites; returns 0, or 2 after one line on stderr when something was asked that does not exist."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     options = parser().parse_args(arguments)
-    unknown = [name for name in options.suites if name not in suites.NAMES]
+    names = list(suites.SUITES) if options.suites == ["all"] else options.suites or list(suites.DEFAULT)
+    unknown = [name for name in names if name not in suites.SUITES]
     if unknown:
-        print(f"benchmarks: unknown suite {unknown[0]!r}, one of {', '.join(suites.NAMES)} expected", file=sys.stderr)
+        print(f"benchmarks: unknown suite {unknown[0]!r}, one of {', '.join(suites.SUITES)} expected, or all", file=sys.stderr)
         return 2
     for name, file in [("--data", options.data), *(("--judged", folder) for folder in options.judged)]:
         if file is not None and not file.exists():
             print(f"benchmarks: {name} {file}: no such file", file=sys.stderr)
             return 2
+    if options.plan:
+        for line in durations.lines(names, options.quick, ROOT / "benchmarks" / "results"):
+            print(line)
+        return 0
     if not held.in_force(options.target):
         return held.rerun(options.target, arguments)
     plan = Plan(
@@ -116,7 +126,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         out=options.out,
         cache=options.cache,
     )
-    document = run(options.suites or list(suites.DEFAULT), plan, "python -m benchmarks " + shlex.join(arguments))
+    try:
+        document = run(names, plan, "python -m benchmarks " + shlex.join(arguments))
+    except BadData as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return 2
     path = results.write(document, options.out)
     tables.console().print(f"results: {path}", soft_wrap=True)
     if options.json == "-":
@@ -137,16 +151,20 @@ def run(names: Sequence[str], plan: Plan, command: str) -> dict[str, Any]:
     for line in ceilings.lines(plan.ceilings):
         out.print(line, soft_wrap=True, markup=False)
     out.print()
-    rows = []
+    rows, seconds = [], {}
     with kept_environment("NEARFIELD_THREADS"):  # the suites set it for each group
         for name in names:
+            began = time.monotonic()
             fresh = suites.load(name)(plan)
+            seconds[name] = round(time.monotonic() - began, 1)
             tables.show(fresh, out)
             rows += fresh
     for line in plan.skipped:
         out.print(line, soft_wrap=True, markup=False)
+    if len(seconds) > 1:
+        out.print("suites     " + ", ".join(f"{name} {taken:,.0f} s" for name, taken in seconds.items()), soft_wrap=True, markup=False)
     out.print(f"{len(rows)} rows in {time.monotonic() - start:.0f} s{' (quick: not for publication)' if plan.quick else ''}")
-    head = {"machine": about, "versions": found, "nearfield": ours, "ceilings": plan.ceilings.to_dict()}
+    head = {"machine": about, "versions": found, "nearfield": ours, "ceilings": plan.ceilings.to_dict(), "seconds": seconds}
     return results.report(rows, head=head, command=command.strip(), quick=plan.quick, skipped=plan.skipped, now=datetime.now().astimezone())
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -81,17 +83,27 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(encoded: list[str], tmp_pat
 def test_queries_are_not_among_the_rows(encoded: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "mine.jsonl"
     file.write_text("".join(f'{{"text": "{"long enough " + "x" * n}"}}\n' for n in [*range(3, 12), 4, 5, 2]))  # 2: too short
-    plan = Plan(cache=tmp_path, data=file)
-    monkeypatch.setattr(data, "MAX_QUERIES", 4)
+    plan = Plan(quick=True, cache=tmp_path, data=file)
+    monkeypatch.setattr(data.own, "HELD_PART", 2)  # half of them, where it is a tenth
     vectors, queries, label = data.real_vectors(plan, 100, 4)
     assert sorted([*vectors[:, 0], *queries[:, 0]]) == list(range(15, 24)), "each distinct text once, as a query or as a row"
     assert label.startswith("5 real sentence embeddings (mine.jsonl, all-MiniLM-L6-v2, ")
     again = data.real_vectors(plan, 3, 2)
     assert np.array_equal(again[0], vectors[:3])
     assert np.array_equal(again[1], queries[:2])
-    monkeypatch.setattr(data, "MAX_QUERIES", 9)
-    with pytest.raises(RuntimeError, match=r"mine.jsonl: 9 sentences found, more than 9 expected; .*--data"):
+    assert len(data.real_vectors(replace(plan, quick=False), 3, 2)[0]) == 5, "all of one's own rows take part"
+    assert np.array_equal(data.real_vectors(plan, 3, 6)[1], queries[[0, 1, 2, 3, 0, 1]]), "few queries are asked again"
+    monkeypatch.setattr(data.own, "HELD_PART", 10)
+    with pytest.raises(data.BadData, match=r"mine.jsonl: 9 sentences found, more than 10 expected; .*--data"):
         data.real_vectors(plan, 100, 4)
+
+
+def test_the_texts_found_here_must_be_more_than_the_queries(encoded: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "short-texts.json").write_text(json.dumps([f"text {n}" for n in range(9)]))
+    monkeypatch.setattr(data, "MAX_QUERIES", 4)
+    assert [len(part) for part in data.real_vectors(Plan(cache=tmp_path), 100, 4)[:2]] == [5, 4]
+    with pytest.raises(data.BadData, match="9 sentences found, more than 4 expected"):
+        data.real_vectors(Plan(cache=tmp_path), 100, 5)
 
 
 def test_sentences_of_documentation_are_cut_distinct_and_in_an_order_of_their_own(tmp_path: Path) -> None:

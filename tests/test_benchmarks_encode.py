@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from benchmarks.encoders import engines, graphs, models
 from benchmarks.encoders.engines import EncodeEngine, Maker, Setup
 from benchmarks.encoders.loop import HandLoop, padded
 from benchmarks.encoders.models import AS_SHIPPED, DEEP, MINILM
-from benchmarks.suites import encode, encode_load, encode_quality, encode_start, text_search, tokenize
+from benchmarks.suites import encode, encode_load, encode_quality, encode_start, end_to_end, tokenize, tune
 from conftest import WORDS, make_tiny_model
 
 pytestmark = needs_core
@@ -58,7 +59,7 @@ def small(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encode, "QUICK", ((MINILM, 16, 1), (MINILM, 16, 8)))
     for module, values in {
         encode: {"CALLS": 2, "CHECKED": 8}, encode_load: {"QUICK_CALLS": 10, "CALLS_OF_ONE": 3, "IDLE_S": 0.05, "TRIAL": 2_000},
-        engines: {"TRIAL_S": 0.0}, encode_start: {"QUICK_TEXTS": 4}, text_search: {"QUICK_ROWS": 256, "QUICK_CALLS": 8, "CHOSEN_ON": 32},
+        engines: {"TRIAL_S": 0.0}, encode_start: {"QUICK_TEXTS": 4}, end_to_end: {"QUICK_ROWS": 256, "QUICK_CALLS": 8, "CHOSEN_ON": 32},
     }.items():  # fmt: skip
         for name, value in values.items():
             monkeypatch.setattr(module, name, value)
@@ -291,21 +292,21 @@ def test_a_fresh_process_gives_its_first_vector_and_its_peak(plan: Plan, monkeyp
         encode_start._start(plan, "nobody", MINILM, 1, ["a"])
 
 
-def test_a_tiny_text_search_finds_the_rows_of_its_texts(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tiny_end_to_end_finds_the_rows_of_its_texts(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("hnswlib")
-    rows = text_search.run(plan)
+    rows = end_to_end.run(plan)
     results.validate(sample_document(*rows))
     assert {row.engine for row in rows} >= {"nearfield Searcher, onnx int8 + FrozenIndex", "onnxruntime int8 + hnswlib"}
     for row in rows:
         assert row.quality is not None
         assert row.quality > 0.8, row.engine
-        assert row.params["ef"] in text_search.WIDTHS
+        assert row.params["ef"] in end_to_end.WIDTHS
         assert row.p50 == row.value
 
 
 def test_the_smallest_width_that_reaches_the_target() -> None:
-    assert text_search.smallest_width(lambda ef: 1 - 1 / ef) == 20
-    assert text_search.smallest_width(lambda ef: 0.0) == text_search.WIDTHS[-1]
+    assert end_to_end.smallest_width(lambda ef: 1 - 1 / ef) == 20
+    assert end_to_end.smallest_width(lambda ef: 0.0) == end_to_end.WIDTHS[-1]
 
 
 @pytest.mark.slow
@@ -332,3 +333,19 @@ def test_a_tiny_tokenize_suite(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> N
         assert row.value > 0
         assert (row.p50 is not None) == (row.params["batch"] == 1)
     assert {row.engine for row in tokenize.run(replace(plan, peers=False))} == {"nearfield"}
+
+
+def test_a_tiny_tune_suite(plan: Plan, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tune, "QUICK_PAIRS", 8)
+    rows = tune.run(replace(plan, only=("sentence",)), model=source)
+    results.validate(sample_document(*rows))
+    assert next(row.engine for row in rows if row.ours) == "nearfield f32"
+    assert ("sentence-transformers f32" in {row.engine for row in rows}) == all(map(find_spec, tune.NEEDS))
+    for row in rows:
+        assert row.value == pytest.approx(8 / row.rounds[0]["seconds"])
+        assert row.params == {"pairs": 8, "batch": 8, "tokens": tune.TOKENS}
+    pairs = tune.pairs_of(plan, 20)
+    assert len({query for query, _ in pairs}) == 20
+    assert all(len(query.split()) == tune.QUERY_WORDS and text for query, text in pairs)
+    with pytest.raises(RuntimeError, match="documents of 48 words found, 9999 expected"):
+        tune.pairs_of(plan, 9_999)

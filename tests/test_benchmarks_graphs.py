@@ -16,7 +16,7 @@ from benchmark_samples import SAMPLE, needs_core, sample_document, sample_row
 from benchmarks.core import data, peers, plots, results, timing
 from benchmarks.core.plan import Plan, usable_cores
 from benchmarks.core.quality import exact_topk, recall_at_k
-from benchmarks.suites import graphs, knobs, search, search_churn, search_filter
+from benchmarks.suites import churn, filter_graphs, graph_peers, graphs, knobs, search
 from benchmarks.suites.graphs import Setting
 
 PEERS = ("hnswlib", "faiss IndexHNSWFlat")
@@ -27,8 +27,8 @@ def graph_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plan
     """A quick plan on one thread with two peers; the suites with small batches."""
     sizes: dict[Any, dict[str, Any]] = {
         search: {"QUICK_BATCH": 32, "CURVE": {10: (10, 40), 100: (100,)}, "QUICK_LARGE_ROWS": 300},
-        search_filter: {"BATCH": 16, "KEPT": (0.5, 0.001), "EFS": (16, 64)},
-        search_churn: {"BATCH": 32, "EFS": (64,), "STEP": 0.1},
+        filter_graphs: {"BATCH": 16, "KEPT": (0.5, 0.001), "EFS": (16, 64)},
+        churn: {"BATCH": 32, "EFS": (64,), "STEP": 0.1},
     }
     for module, values in sizes.items():
         for name, value in values.items():
@@ -80,7 +80,7 @@ class FakeGraph:
     alive: ClassVar[weakref.WeakSet[Any]] = weakref.WeakSet()
     most: ClassVar[int] = 0
 
-    def __init__(self, dim: int, capacity: int) -> None:
+    def __init__(self, shape: graph_peers.Shape) -> None:
         FakeGraph.alive.add(self)
         FakeGraph.most = max(FakeGraph.most, len(FakeGraph.alive))
 
@@ -99,7 +99,7 @@ class FakeGraph:
 
 def test_the_fastest_of_the_settings_that_reach_a_recall(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors, queries, _ = data.clustered(200, 8, dim=16)
-    graph = FakeGraph(16, 200)
+    graph = FakeGraph(graph_peers.Shape(16, 200))
     graph.add(vectors, 1)
     recalls = knobs.Recalls(graph, queries, vectors, exact_topk(queries, vectors, 100)[1])
     monkeypatch.setattr(recalls, "_seconds", lambda at: {1: 1.0, 2: 2.0}[at.refine])
@@ -121,7 +121,7 @@ def test_every_engine_that_is_here_keeps_the_contract(engine: peers.Engine, tmp_
     if line := engine.missing():
         pytest.skip(line)
     vectors, queries, _ = data.clustered(1_000, 20, dim=64)
-    graph: graphs.Graph = engine.make(64, 1_000)
+    graph: graphs.Graph = engine.make(graph_peers.Shape(64, 1_000))
     graph.add(vectors, 2)
     at = Setting(200, max(graph.refines))
     found = graph.search(queries, 10, at, 1)
@@ -146,7 +146,7 @@ def test_a_frozen_graph_is_what_freeze_gives(monkeypatch: pytest.MonkeyPatch) ->
     )
     for engine in (graphs.FROZEN, graphs.COMPACT):
         assert engine.missing() is None
-        graph = engine.make(16, 50)
+        graph = engine.make(graph_peers.Shape(16, 50))
         graph.add(data.clustered(50, 1, dim=16)[0], 1)
         assert graph.index == ("frozen", 50), "the index that was built is let go of"
     assert asked == [{}, {"compact": True}]
@@ -208,7 +208,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     monkeypatch.setattr(search, "ENGINES", engines)
     monkeypatch.setattr(search, "draw", lambda plan, found, rows: None)
-    monkeypatch.setattr(data, "real_vectors", lambda plan, rows, queries: data.clustered(400, queries, dim=16))
+    monkeypatch.setattr(data, "real_with_metric", lambda plan, rows, queries: data.clustered(400, queries, dim=16))
     monkeypatch.setattr(data, "clustered", partial(data.clustered, dim=16))
     FakeGraph.most = 0
 
@@ -250,7 +250,7 @@ def test_plots_are_drawn_from_a_recall_on_and_in_its_order(graph_plan: Plan, mon
         for recall, rate, threads in points
     ]
     empty = np.empty((0, 4))
-    found = search.Collection("real", empty, empty, "", empty, 1, False)
+    found = search.Collection("real", empty, empty, "", empty, 1, False, "ip", (empty, empty))
     search.draw(graph_plan, found, [*rows, sample_row(unit="s")])
     assert list(drawn) == ["search-real-k10-1t", "search-real-k10-2t"]
     (line,) = drawn["search-real-k10-1t"]
@@ -270,31 +270,31 @@ def test_without_matplotlib_there_is_a_line_and_no_plot(graph_plan: Plan, monkey
 
 def test_a_region_is_what_lies_around_one_row() -> None:
     vectors, _, _ = data.clustered(500, 1, dim=16)
-    mask = search_filter.region(vectors, 0.1)
+    mask = filter_graphs.region(vectors, 0.1)
     assert mask.sum() == 50
     scores = vectors @ vectors.T
     centres = [row for row in range(500) if scores[row][mask].min() >= scores[row][~mask].max()]
     assert centres, "some row is nearer to all that are kept than to any that is not"
-    assert search_filter.region(vectors, 0.0001).sum() == 1
+    assert filter_graphs.region(vectors, 0.0001).sum() == 1
 
 
 def test_an_answer_outside_the_filter_does_not_count() -> None:
     vectors = np.array([[1.0], [0.9], [0.8]], np.float32)
     mask, query = np.array([False, True, True]), np.ones((1, 1), np.float32)
-    work = search_filter.Work("scattered", 0.6, mask, exact_topk(query, vectors[mask], 2)[1])
-    assert search_filter._recall(work, vectors, query, np.array([[1, 2]])) == 1.0
-    assert search_filter._recall(work, vectors, query, np.array([[0, 1]])) == 0.5
-    assert search_filter._recall(work, vectors, query, np.array([[1, -1]])) == 0.5
+    work = filter_graphs.Work("scattered", 0.6, mask, exact_topk(query, vectors[mask], 2)[1])
+    assert filter_graphs._recall(work, vectors, query, np.array([[1, 2]])) == 1.0
+    assert filter_graphs._recall(work, vectors, query, np.array([[0, 1]])) == 0.5
+    assert filter_graphs._recall(work, vectors, query, np.array([[1, -1]])) == 0.5
 
 
 def test_the_width_of_a_peer_is_the_first_that_reaches_the_target() -> None:
-    assert search_filter.width(lambda ef: ef / 130) == 128
-    assert search_filter.width(lambda ef: 0.5) == search_filter.EFS[-1]
+    assert filter_graphs.width(lambda ef: ef / 130) == 128
+    assert filter_graphs.width(lambda ef: 0.5) == filter_graphs.EFS[-1]
 
 
 @needs_core
 def test_a_tiny_filter_suite(graph_plan: Plan) -> None:
-    rows = search_filter.run(graph_plan, rows=2_000)
+    rows = filter_graphs.run(graph_plan, rows=2_000)
     ours = [row for row in rows if row.engine == "nearfield HNSWIndex"]
     assert [(row.params["kept"], row.params["region"]) for row in ours] == [(0.5, False), (0.001, False), (0.5, True), (0.001, True)]
     assert all(row.quality is not None and row.quality >= 0.95 for row in ours)
@@ -310,7 +310,7 @@ def test_a_tiny_filter_suite(graph_plan: Plan) -> None:
 
 def test_churn_changes_what_it_says() -> None:
     vectors = np.arange(40, dtype=np.float32)[:, None]
-    live, model = search_churn.Live(vectors, 20), {id: float(id) for id in range(20)}
+    live, model = churn.Live(vectors, 20), {id: float(id) for id in range(20)}
     for level in (0.5, 0.9):
         for step in live.steps(level):
             for id, row in zip(step.replaced, step.by, strict=True):
@@ -325,7 +325,7 @@ def test_churn_changes_what_it_says() -> None:
         assert len(model) == 20
         assert sum(value < 20 for value in model.values()) == 20 - round(level * 20), "so many of the first rows are still there"
         assert len(set(model.values())) == 20, "every row comes in once"
-    places = search_churn._places(live)
+    places = churn._places(live)
     assert [places[id] for id in sorted(model)] == list(range(20))
     assert places[-1] == -1
 
@@ -334,15 +334,13 @@ def test_recall_after_churn_is_told_beside_the_fresh_graph() -> None:
     def row(state: str, ef: int, quality: float) -> Any:
         return sample_row(params={"state": state, "ef": ef}, quality=quality)
 
-    rows = search_churn.beside_fresh(
-        [row("fresh", 32, 0.9), row("churned", 32, 0.88), row("fresh", 64, 0.95), row("consolidated", 64, 0.96)]
-    )
+    rows = churn.beside_fresh([row("fresh", 32, 0.9), row("churned", 32, 0.88), row("fresh", 64, 0.95), row("consolidated", 64, 0.96)])
     assert [row.params.get("to_fresh") for row in rows] == [None, -0.02, None, 0.01]
 
 
 @needs_core
 def test_a_tiny_churn_suite(graph_plan: Plan) -> None:
-    rows = search_churn.run(graph_plan, rows=300)
+    rows = churn.run(graph_plan, rows=300)
     ours = [row for row in rows if row.ours]
     expected = [(level, state) for level in (0.5, 0.9) for state in ("fresh", "churned")]
     assert [(row.params["churn"], row.params["state"]) for row in ours if row.params["state"] != "consolidated"] == expected

@@ -34,6 +34,8 @@ def test_a_result_survives_the_file(tmp_path: Path) -> None:
     assert results.read(path) == document
     assert results.write(sample_document(sample_row(), quick=True), tmp_path).name.endswith("-quick.json")
     assert "\n" not in results.dumps(document)
+    old = results.write(sample_document(sample_row(suite="text_search"), day=2), tmp_path)
+    assert results.read(old)["rows"][0]["suite"] == "end_to_end", "suites of older files have the names of today"
     with pytest.raises(ValueError, match="not JSON compliant"):
         results.dumps({"value": float("nan")})
 
@@ -129,10 +131,10 @@ def test_a_readme_without_markers_is_left_alone(tmp_path: Path, capsys: pytest.C
 def test_the_command_refuses_an_unknown_suite_and_too_many_threads(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["nothing"]) == 2
     known = (
-        "score, search, encode, encode_load, encode_start, encode_quality, tokenize, text_search, cuda, score_sweep, filter, approximate, "
-        "search_filter, search_churn, int8, int8_speed"
+        "import, score, build, search, encode, encode_load, encode_start, encode_quality, tokenize, end_to_end, tune, cuda, score_sweep, "
+        "filter, approximate, churn, int8, int8_speed"
     )
-    assert f"unknown suite 'nothing', one of {known} expected" in capsys.readouterr().err
+    assert f"unknown suite 'nothing', one of {known} expected, or all" in capsys.readouterr().err
     with pytest.raises(SystemExit) as stopped:
         command.main(["--threads", "99999"])
     assert stopped.value.code == 2

@@ -15,7 +15,7 @@ from benchmarks import readme_table
 from benchmarks.core import peers, results, timing
 from benchmarks.core.plan import Plan, usable_cores
 from benchmarks.suites import approximate, cuda, encode, exact, large, scans, score, score_sweep
-from benchmarks.suites import filter as filtered
+from benchmarks.suites import filter_exact as filtered
 from conftest import of_native_scorer
 
 

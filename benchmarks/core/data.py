@@ -1,16 +1,21 @@
 """Vectors for the suites, made on this machine and kept under ``benchmarks/cache`` (ignored by git, safe to delete).
 
-Real data: short texts (``texts.py``) embedded with all-MiniLM-L6-v2. Synthetic data: clustered unit vectors.
+Real data: short texts (``texts.py``) embedded with all-MiniLM-L6-v2, or the caller's own vectors (``own.py``). Synthetic data: clustered
+unit vectors.
 Every row of the results says which it was.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.core import own
+from benchmarks.core.own import BadData
 from benchmarks.core.plan import Plan
 from benchmarks.core.texts import SEED, fingerprint, sentences
 
@@ -31,7 +36,7 @@ def bundle(plan: Plan) -> Path:
         from nearfield.export.export import export_bundle
 
         plan.say("exporting all-MiniLM-L6-v2 to ONNX (once)")
-        texts = sentences(plan)[0][:64]
+        texts = sentences(replace(plan, data=None))[0][:64]
         export_bundle(
             resolve_model(None),
             path,
@@ -47,22 +52,53 @@ def bundle(plan: Plan) -> Path:
 
 
 def real_vectors(plan: Plan, rows: int, queries: int) -> tuple[np.ndarray, np.ndarray, str]:
-    """Embeddings of real sentences: ``(rows, 384)`` to index, ``(queries, 384)`` that are not among them, and what they are.
+    """Rows ``(rows, d)`` to index, queries ``(queries, d)`` that are not among them, and what they are.
+
+    They are embeddings of real sentences, or the vectors of ``plan.data``.
 
     The first sentences of the pool are always the queries, the following ones the rows, so that a smaller run is a slice of a
     larger one and nothing is encoded twice. Fewer rows come where there are fewer texts; the description says how many.
+
+    Raises:
+        BadData: too little, or vectors that are ranked by something else than inner products.
     """
-    pool, origin = sentences(plan)
-    held, body = pool[:MAX_QUERIES], pool[MAX_QUERIES:]
-    if queries > len(held) or not body:
-        raise RuntimeError(
-            f"{origin}: {len(pool)} sentences found, more than {MAX_QUERIES} expected; install more packages and delete {plan.cache}, "
-            "or name a larger file with --data"
-        )
-    rows = min(rows, len(body))
-    vectors, wanted = _encoded(plan, body, rows), _encoded(plan, held, queries)
-    label = f"{rows:,} real sentence embeddings ({origin}, all-MiniLM-L6-v2, {fingerprint(body[:rows])}), queries not among them"
+    vectors, wanted, label, metric = real_with_metric(plan, rows, queries)
+    if metric != "ip":
+        raise BadData(f"--data {plan.data}: ranked by squared distance, which only the suites search and build measure")
     return vectors, wanted, label
+
+
+def real_with_metric(plan: Plan, rows: int, queries: int) -> tuple[np.ndarray, np.ndarray, str, str]:
+    """The same with the metric, ``"ip"`` or ``"l2"``, for suites that know both."""
+    if plan.data is not None and own.holds_vectors(plan.data):
+        found = own.read(plan.data)
+        vectors = found.rows if plan.data_whole else found.rows[:rows]
+        label = (
+            f"{len(vectors):,} x {vectors.shape[1]} of {found.origin} ({_digest(vectors)}), {len(found.queries):,} queries not among them"
+        )
+        return vectors, _as_many(found.queries, queries), label, found.metric
+    pool, origin = sentences(plan)
+    # A file of one's own may be small; ours holds out as many queries as the largest suite asks for.
+    held = MAX_QUERIES if plan.data is None else min(MAX_QUERIES, len(pool) // own.HELD_PART)
+    if not 0 < held < len(pool) or (plan.data is None and queries > held):
+        raise BadData(
+            f"{origin}: {len(pool)} sentences found, more than {MAX_QUERIES if plan.data is None else own.HELD_PART} expected; "
+            f"install more packages and delete {plan.cache}, or name a larger file with --data"
+        )
+    body, held_out = pool[held:], pool[:held]
+    rows = min(len(body), len(body) if plan.data_whole else rows)
+    vectors, asked = _encoded(plan, body, rows), _as_many(_encoded(plan, held_out, min(queries, held)), queries)
+    label = f"{rows:,} real sentence embeddings ({origin}, all-MiniLM-L6-v2, {fingerprint(body[:rows])}), queries not among them"
+    return vectors, asked, label, "ip"
+
+
+def _as_many(queries: np.ndarray, wanted: int) -> np.ndarray:
+    """The first ``wanted`` queries; a small set is asked again from its start."""
+    return np.ascontiguousarray(np.take(queries, np.arange(wanted), axis=0, mode="wrap"))
+
+
+def _digest(vectors: np.ndarray, digits: int = 8) -> str:
+    return hashlib.sha256(vectors.tobytes()).hexdigest()[:digits]
 
 
 def _encoded(plan: Plan, texts: list[str], count: int) -> np.ndarray:

@@ -30,7 +30,7 @@ class Plan:
         target: what everybody was held to (``"avx2"``), None for the best of the machine; see ``benchmarks.core.held``.
         full: encode also measures every length, batch and thread count of both models.
         large: the score and search suites also run on 1,000,000 rows.
-        data: a file of documents whose texts replace those found on this machine.
+        data: a file of documents whose texts replace those found on this machine, or of vectors that replace their embeddings.
         judged: data with judgements, for the loss of int8.
         out: folder of the results; plots go there too.
         cache: folder for vectors, texts and the bundle; safe to delete, ignored by git.
@@ -50,6 +50,11 @@ class Plan:
     out: Path = ROOT / "benchmarks" / "results"
     cache: Path = ROOT / "benchmarks" / "cache"
     skipped: list[str] = field(default_factory=list)
+
+    @property
+    def data_whole(self) -> bool:
+        """Whether all rows of the caller's own data take part, and not as many as the suite would take of ours."""
+        return self.data is not None and not self.quick
 
     @property
     def all_cores(self) -> tuple[int, ...]:

@@ -12,7 +12,8 @@ IntArray = npt.NDArray[np.int64]
 BLOCK = 16_384
 # Queries per block: their scores against 200,000 rows are 400 MB of doubles.
 QUERY_BLOCK = 256
-# Two float64 inner products of 384-d unit vectors that were summed in different orders differ by less than 384 * 2^-52 = 8.5e-14.
+# Two float64 inner products of 384-d unit vectors that were summed in different orders differ by less than 384 * 2^-52 = 8.5e-14; longer
+# vectors by as many times more as their scores are larger.
 TIE = 1e-12
 
 
@@ -60,7 +61,8 @@ def recall_at_k(found: IntArray, queries: FloatArray, vectors: FloatArray, true_
         ids = np.unique(found[row])
         ids = ids[ids >= 0]
         scores = np.asarray(vectors[ids], np.float64) @ np.asarray(queries[row], np.float64)
-        hits += min(int(np.count_nonzero(scores >= true_scores[row, -1] - TIE)), k)
+        last = true_scores[row, -1]
+        hits += min(int(np.count_nonzero(scores >= last - TIE * max(1.0, abs(last)))), k)
     return float(hits / (nq * k))
 
 

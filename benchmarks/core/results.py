@@ -8,6 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+# Suites that have another name in older files.
+RENAMED = {"text_search": "end_to_end", "search_filter": "filter", "search_churn": "churn"}
 # Raised when a key changes its meaning; readme_table refuses files of another version.
 SCHEMA = 1
 
@@ -17,7 +19,7 @@ class Row:
     """One configuration of one engine: everything a reader needs stands in the row.
 
     Attributes:
-        suite: ``"encode"``, ``"score"`` or ``"search"``.
+        suite: its name, as in ``benchmarks.suites.SUITES``.
         group: rows of one group did the same work and are compared with each other.
         brief: the group as a column title of the README's table; empty for rows that stay in the JSON.
         engine: who did it, for example ``"faiss IndexFlatIP"``.
@@ -88,7 +90,7 @@ def write(document: dict[str, Any], folder: Path) -> Path:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Reads one result file and checks its schema.
+    """Reads one result file and checks its schema; suites have the names of today.
 
     Raises:
         ValueError: not a result file, or of another schema version; the message names the file.
@@ -96,6 +98,8 @@ def read(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         validate(document)
+        for row in document["rows"]:
+            row["suite"] = RENAMED.get(row["suite"], row["suite"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: not a benchmark result of schema {SCHEMA}: {error}") from error
     return document  # type: ignore[no-any-return]

@@ -60,6 +60,10 @@ EXTRAS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("of a bare loop", "bare_tail", lambda value: f"{value:.2f}"),
     ("idle CPU", "idle", lambda value: f"{100 * value:.1f} %"),
     ("min cosine", "min_cosine", lambda value: f"{value:.5f}"),
+    ("rows / s", "rate", lambda value: f"{value:,.0f}"),
+    ("modules", "modules", lambda value: f"{value:,}"),
+    ("loads", "loads", str),
+    ("wheel MB", "wheel_bytes", lambda value: f"{value / 1e6:.1f}"),
     ("valley", "valley", lambda value: "valley" if value else "-"),
 )
 

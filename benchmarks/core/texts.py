@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.core import own
 from benchmarks.core.plan import Plan
 
 # Documents to harvest for the longer texts (half a minute for 8,000).
@@ -125,6 +126,8 @@ def sentences(plan: Plan) -> tuple[list[str], str]:
 
     They come from ``plan.data`` where a file was given (its documents, cut short), otherwise from this machine.
     """
+    if own.holds_vectors(plan.data):
+        raise own.BadData(f"--data {plan.data}: holds vectors, and this suite needs texts (JSONL, CSV, TSV, Parquet or a BEIR folder)")
     if plan.data is not None:
         from nearfield.data.read import read
 

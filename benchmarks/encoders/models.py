@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ def bundle(plan: Plan, model: Model) -> Path:
         from nearfield.export.writer import update
 
         plan.say(f"exporting {model.name} for texts of {MAX_TOKENS} tokens (once)")
-        texts = sentences(plan)[0][:CHECKED_TEXTS]
+        texts = sentences(replace(plan, data=None))[0][:CHECKED_TEXTS]
         source = plan.cache / f"encoder-{model.short}-source"
         shutil.rmtree(source, ignore_errors=True)
         _write_source(source, model)

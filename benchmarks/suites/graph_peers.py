@@ -1,13 +1,15 @@
 """The peers of the graph suites, each at its own recommended way of calling it; packages are imported when an engine is made.
 
-All get 32 links on the bottom layer and 200 candidates while building, under the names they have for these. faiss takes its threads from
-OpenMP, which ``core.peers.set_threads`` has set; the others get them with each call.
+All get 32 links on the bottom layer, 200 candidates while building unless a suite asks for others, and inner products unless it asks for
+l2 (squared distances), under the names they have for these. faiss takes its threads from OpenMP, which ``core.peers.set_threads`` has set;
+the others get them with each call.
 """
 
 from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -24,8 +26,29 @@ LINKS = 2 * M
 EF_CONSTRUCTION = 200
 # Candidates per result that faiss scores again: on 2,000 clustered rows SQ8 alone stops at recall 0.98, with 2 it does not.
 REFINES = (1, 2, 4)
-# Vamana's pruning for similarities, as the documentation of SVS advises (a distance would have 1.2).
-SVS_ALPHA = 0.95
+# Vamana's pruning for similarities and for distances, as the documentation of SVS advises.
+SVS_ALPHA, SVS_ALPHA_L2 = 0.95, 1.2
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a graph is to be.
+
+    Attributes:
+        dim: columns of the rows.
+        capacity: rows at most.
+        metric: ``"ip"`` or ``"l2"``.
+        ef_construction: candidates while building.
+    """
+
+    dim: int
+    capacity: int
+    metric: str = "ip"
+    ef_construction: int = EF_CONSTRUCTION
+
+    @property
+    def ip(self) -> bool:
+        return self.metric == "ip"
 
 
 def without_avx2() -> str | None:
@@ -46,11 +69,13 @@ class Hnswlib:
 
     refines: ClassVar = (1,)
 
-    def __init__(self, dim: int, capacity: int) -> None:
+    def __init__(self, shape: Shape) -> None:
         import hnswlib
 
-        self.index = hnswlib.Index(space="ip", dim=dim)
-        self.index.init_index(max_elements=capacity, M=M, ef_construction=EF_CONSTRUCTION, random_seed=0, allow_replace_deleted=True)
+        self.index = hnswlib.Index(space=shape.metric, dim=shape.dim)
+        self.index.init_index(
+            max_elements=shape.capacity, M=M, ef_construction=shape.ef_construction, random_seed=0, allow_replace_deleted=True
+        )
 
     def add(self, vectors: np.ndarray, threads: int) -> None:
         self.index.add_items(vectors, num_threads=threads)
@@ -63,6 +88,12 @@ class Hnswlib:
         self.index.save_index(str(path))
 
 
+def _faiss_metric(shape: Shape) -> int:
+    import faiss
+
+    return faiss.METRIC_INNER_PRODUCT if shape.ip else faiss.METRIC_L2  # type: ignore[no-any-return]
+
+
 class FaissFlat:
     """faiss.IndexHNSWFlat."""
 
@@ -70,12 +101,12 @@ class FaissFlat:
     index: Any
     hnsw: Any
 
-    def __init__(self, dim: int, capacity: int) -> None:
+    def __init__(self, shape: Shape) -> None:
         import faiss
 
-        self.index = faiss.IndexHNSWFlat(dim, M, faiss.METRIC_INNER_PRODUCT)
+        self.index = faiss.IndexHNSWFlat(shape.dim, M, _faiss_metric(shape))
         self.hnsw = self.index.hnsw
-        self.hnsw.efConstruction = EF_CONSTRUCTION
+        self.hnsw.efConstruction = shape.ef_construction
 
     def add(self, vectors: np.ndarray, threads: int) -> None:
         self.index.train(vectors)
@@ -96,13 +127,13 @@ class FaissSq8(FaissFlat):
 
     refines: ClassVar = REFINES
 
-    def __init__(self, dim: int, capacity: int) -> None:
+    def __init__(self, shape: Shape) -> None:
         import faiss
 
-        self.base = faiss.IndexHNSWSQ(dim, faiss.ScalarQuantizer.QT_8bit, M, faiss.METRIC_INNER_PRODUCT)
+        self.base = faiss.IndexHNSWSQ(shape.dim, faiss.ScalarQuantizer.QT_8bit, M, _faiss_metric(shape))
         self.index = faiss.IndexRefineFlat(self.base)  # it only points to the base
         self.hnsw = self.base.hnsw
-        self.hnsw.efConstruction = EF_CONSTRUCTION
+        self.hnsw.efConstruction = shape.ef_construction
 
     def search(self, queries: np.ndarray, k: int, at: Setting, threads: int) -> np.ndarray:
         self.index.k_factor = float(at.refine)
@@ -115,10 +146,13 @@ class Usearch:
     refines: ClassVar = (1,)
     dtype: ClassVar = "f32"
 
-    def __init__(self, dim: int, capacity: int) -> None:
+    def __init__(self, shape: Shape) -> None:
         from usearch.index import Index
 
-        self.index = Index(ndim=dim, metric="ip", dtype=self.dtype, connectivity=M, expansion_add=EF_CONSTRUCTION)
+        self.shape = shape
+        self.index = Index(
+            ndim=shape.dim, metric="ip" if shape.ip else "l2sq", dtype=self.dtype, connectivity=M, expansion_add=shape.ef_construction
+        )
 
     def stored(self, vectors: np.ndarray) -> np.ndarray:
         """Rows as the index keeps them."""
@@ -144,15 +178,17 @@ class Usearch:
 
 
 class UsearchInt8(Usearch):
-    """The same over rows and queries rounded to int8; nothing is refined."""
+    """The same over rows and queries rounded to int8; nothing is refined. Distances need one scale for both, products do not."""
 
     dtype: ClassVar = "i8"
+    largest: float
 
     def stored(self, vectors: np.ndarray) -> np.ndarray:
+        self.largest = float(np.abs(vectors).max())
         return as_int8(vectors)
 
     def asked(self, queries: np.ndarray) -> np.ndarray:
-        return as_int8(queries, axis=1)
+        return as_int8(queries, axis=1) if self.shape.ip else as_int8(queries, largest=self.largest)
 
 
 class Symphony:
@@ -165,13 +201,14 @@ class Symphony:
     refines: ClassVar = (1,)
     bits: ClassVar = 0
 
-    def __init__(self, dim: int, capacity: int) -> None:
+    def __init__(self, shape: Shape) -> None:
         import rabitqlib
 
-        self.index = rabitqlib.SymqgIndex(dim=dim, max_degree=LINKS, metric="l2", quantization_bits=self.bits)
+        self.ef_construction = shape.ef_construction
+        self.index = rabitqlib.SymqgIndex(dim=shape.dim, max_degree=LINKS, metric="l2", quantization_bits=self.bits)
 
     def add(self, vectors: np.ndarray, threads: int) -> None:
-        self.index.build(vectors, ef_construction=EF_CONSTRUCTION, num_threads=threads)
+        self.index.build(vectors, ef_construction=self.ef_construction, num_threads=threads)
 
     def search(self, queries: np.ndarray, k: int, at: Setting, threads: int) -> np.ndarray:
         return self.index.search_batch(queries, k, at.ef, threads)[0].astype(np.int64)
@@ -192,8 +229,8 @@ class Vsag:
     refines: ClassVar = (1,)
     index: Any
 
-    def __init__(self, dim: int, capacity: int) -> None:
-        self.dim = dim
+    def __init__(self, shape: Shape) -> None:
+        self.shape = shape
 
     def add(self, vectors: np.ndarray, threads: int) -> None:
         import pyvsag
@@ -204,11 +241,12 @@ class Vsag:
             "use_reorder": True,
             "precise_quantization_type": "fp32",
             "max_degree": LINKS,
-            "ef_construction": EF_CONSTRUCTION,
+            "ef_construction": self.shape.ef_construction,
             "build_thread_count": threads,
         }
-        self.index = pyvsag.Index("hgraph", json.dumps({"dtype": "float32", "metric_type": "ip", "dim": self.dim, "index_param": graph}))
-        self.index.build(vectors.ravel(), np.arange(len(vectors)), len(vectors), self.dim)
+        what = {"dtype": "float32", "metric_type": self.shape.metric, "dim": self.shape.dim, "index_param": graph}
+        self.index = pyvsag.Index("hgraph", json.dumps(what))
+        self.index.build(vectors.ravel(), np.arange(len(vectors)), len(vectors), self.shape.dim)
 
     def search(self, queries: np.ndarray, k: int, at: Setting, threads: int) -> np.ndarray:
         how = json.dumps({"hgraph": {"ef_search": at.ef}})
@@ -231,13 +269,15 @@ class Svs:
     refines: ClassVar = (1,)
     index: Any
 
-    def __init__(self, dim: int, capacity: int) -> None: ...
+    def __init__(self, shape: Shape) -> None:
+        self.shape = shape
 
     def add(self, vectors: np.ndarray, threads: int) -> None:
         import svs
 
-        how = svs.VamanaBuildParameters(alpha=SVS_ALPHA, graph_max_degree=LINKS, window_size=EF_CONSTRUCTION)
-        self.index = svs.Vamana.build(how, vectors, svs.DistanceType.MIP, num_threads=threads)
+        alpha, distance = (SVS_ALPHA, svs.DistanceType.MIP) if self.shape.ip else (SVS_ALPHA_L2, svs.DistanceType.L2)
+        how = svs.VamanaBuildParameters(alpha=alpha, graph_max_degree=LINKS, window_size=self.shape.ef_construction)
+        self.index = svs.Vamana.build(how, vectors, distance, num_threads=threads)
 
     def search(self, queries: np.ndarray, k: int, at: Setting, threads: int) -> np.ndarray:
         if self.index.num_threads != threads:  # setting it starts new threads

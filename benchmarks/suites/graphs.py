@@ -11,6 +11,7 @@ import numpy as np
 import nearfield
 from benchmarks.core.peers import Engine
 from benchmarks.suites import graph_peers as peers
+from benchmarks.suites.graph_peers import Shape
 
 
 class Setting(NamedTuple):
@@ -35,7 +36,7 @@ class Graph(Protocol):
 
     refines: ClassVar[tuple[int, ...]]  # the values of Setting.refine to choose from
 
-    def __init__(self, dim: int, capacity: int) -> None: ...
+    def __init__(self, shape: Shape) -> None: ...
 
     def add(self, vectors: np.ndarray, threads: int) -> None:
         """Builds the whole graph; ids are row numbers."""
@@ -53,8 +54,8 @@ class OurGraph:
     refines: ClassVar = (1,)
     index: Any
 
-    def __init__(self, dim: int, capacity: int) -> None:
-        self.index = nearfield.HNSWIndex(dim, metric="ip", M=peers.M, ef_construction=peers.EF_CONSTRUCTION)
+    def __init__(self, shape: Shape) -> None:
+        self.index = nearfield.HNSWIndex(shape.dim, metric=shape.metric, M=peers.M, ef_construction=shape.ef_construction)
 
     def add(self, vectors: np.ndarray, threads: int) -> None:
         self.index.add(vectors, threads=threads)

@@ -26,15 +26,20 @@ class Recalls(dict[Setting, float]):
     Args:
         graph: a finished graph.
         queries: ``(nq, d)``.
-        vectors: ``(n, d)``, the rows of the graph.
+        vectors: ``(n, d)``, the rows of the graph, or ``(n, e)`` where ``products`` are given.
         true_scores: ``(nq, k)`` of the true neighbours, descending.
+        products: ``(nq, e)`` whose inner products with ``vectors`` are the scores; the queries themselves where none are given.
     """
 
-    def __init__(self, graph: Graph, queries: np.ndarray, vectors: np.ndarray, true_scores: np.ndarray) -> None:
+    def __init__(
+        self, graph: Graph, queries: np.ndarray, vectors: np.ndarray, true_scores: np.ndarray, products: np.ndarray | None = None
+    ) -> None:
         super().__init__()
         self.graph = graph
         self.k = true_scores.shape[1]
-        self._measure: Callable[[np.ndarray], float] = lambda found: recall_at_k(found, queries, vectors, true_scores)
+        self._measure: Callable[[np.ndarray], float] = lambda found: recall_at_k(
+            found, queries if products is None else products, vectors, true_scores
+        )
         self._queries = queries
 
     def __missing__(self, at: Setting) -> float:

@@ -148,9 +148,13 @@ def usearch_i8(vectors: np.ndarray) -> Scan:
     return lambda queries, k, threads: search(as_int8(queries, axis=1), k, threads)
 
 
-def as_int8(values: np.ndarray, axis: int | None = None) -> np.ndarray:
-    """Rounded to int8 with one scale for all, or with ``axis=1`` one for each row, as queries may have."""
-    return np.rint(values * (INT8_LARGEST / np.abs(values).max(axis=axis, keepdims=True))).astype(np.int8)
+def as_int8(values: np.ndarray, axis: int | None = None, largest: float | None = None) -> np.ndarray:
+    """Rounded to int8 with one scale for all, or with ``axis=1`` one for each row, as queries may have.
+
+    Where ``largest`` is given, it and all values beyond become the largest code.
+    """
+    top = np.abs(values).max(axis=axis, keepdims=True) if largest is None else largest
+    return np.clip(np.rint(values * (INT8_LARGEST / top)), -INT8_LARGEST, INT8_LARGEST).astype(np.int8)
 
 
 TOPK = Engine("nearfield topk", topk)

@@ -22,12 +22,13 @@ import numpy as np
 from benchmarks.core import data, plots
 from benchmarks.core.ceilings import threads_text
 from benchmarks.core.machine import settled_bytes
+from benchmarks.core.own import as_products
 from benchmarks.core.peers import Engine, present, set_threads
 from benchmarks.core.plan import Plan, usable_cores
 from benchmarks.core.quality import exact_topk
 from benchmarks.core.results import Row
 from benchmarks.core.timing import Series, interleave
-from benchmarks.suites.graph_peers import EF_CONSTRUCTION, M
+from benchmarks.suites.graph_peers import EF_CONSTRUCTION, M, Shape
 from benchmarks.suites.graphs import ENGINES, Graph, Setting, saved_bytes
 from benchmarks.suites.knobs import MAX_EF, Recalls
 
@@ -61,6 +62,8 @@ class Collection:
         true_scores: float64 ``(nq, max(KS))`` of the true neighbours, descending.
         batch: queries in one call.
         alone: each engine is alone in memory with it, and its rows stay out of the README.
+        metric: ``"ip"`` or ``"l2"``.
+        products: float64 rows and queries whose inner products rank as the metric does; the rows and queries themselves under ``"ip"``.
     """
 
     kind: str
@@ -70,6 +73,8 @@ class Collection:
     true_scores: np.ndarray
     batch: int
     alone: bool
+    metric: str
+    products: tuple[np.ndarray, np.ndarray]
 
     @property
     def rows(self) -> str:
@@ -111,16 +116,26 @@ def _collections(plan: Plan, rows: int | None) -> Iterator[Callable[[], Collecti
     if rows is not None:
         yield partial(_collection, plan, "synthetic", partial(data.clustered, rows))
         return
-    yield partial(_collection, plan, "real", partial(data.real_vectors, plan, QUICK_ROWS if plan.quick else ROWS))
+    yield partial(_collection, plan, "real", partial(data.real_with_metric, plan, QUICK_ROWS if plan.quick else ROWS))
     if plan.large:
         large = QUICK_LARGE_ROWS if plan.quick else LARGE_ROWS
         yield partial(_collection, plan, "synthetic", partial(data.clustered, large), alone=True)
 
 
-def _collection(plan: Plan, kind: str, load: Callable[[int], tuple[np.ndarray, np.ndarray, str]], alone: bool = False) -> Collection:
+def _collection(plan: Plan, kind: str, load: Callable[[int], tuple[Any, ...]], alone: bool = False) -> Collection:
     batch = QUICK_BATCH if plan.quick else BATCH
-    vectors, queries, label = load((plan.rounds + 1) * batch)
-    return Collection(kind, vectors, queries, label, exact_topk(queries, vectors, max(KS))[1], batch, alone)
+    vectors, queries, label, *metric = load((plan.rounds + 1) * batch)
+    return collection(kind, vectors, queries, label, *metric, batch=batch, alone=alone)
+
+
+def collection(
+    kind: str, vectors: np.ndarray, queries: np.ndarray, label: str, metric: str = "ip", *, batch: int, alone: bool = False
+) -> Collection:
+    """A collection with its true neighbours."""
+    products = (vectors, queries)
+    if metric == "l2":
+        products = (as_products(vectors, query=False), as_products(queries, query=True))
+    return Collection(kind, vectors, queries, label, exact_topk(products[1], products[0], max(KS))[1], batch, alone, metric, products)
 
 
 def _measured(plan: Plan, engines: Sequence[Engine], found: Collection) -> list[Row]:
@@ -150,7 +165,7 @@ def build(plan: Plan, engine: Engine, found: Collection) -> Built | None:
         import_module(module)  # neither its time nor its memory is the graph's
     before, start = settled_bytes(), time.perf_counter()
     try:
-        graph: Graph = engine.make(found.vectors.shape[1], len(found.vectors))
+        graph: Graph = engine.make(Shape(found.vectors.shape[1], len(found.vectors), found.metric))
         graph.add(found.vectors, threads)
         seconds = time.perf_counter() - start
         memory = max(0, settled_bytes() - before)
@@ -161,8 +176,15 @@ def build(plan: Plan, engine: Engine, found: Collection) -> Built | None:
         plan.skipped.append(f"skipped: {engine.name} ({found.rows}: {type(error).__name__}: {error})")
         plan.say(plan.skipped[-1])
         return None
-    recalls = {k: Recalls(graph, found.queries[: CHECKED[k]], found.vectors, found.true_scores[: CHECKED[k], :k]) for k in KS}
+    recalls = {k: recalls_of(graph, found, k) for k in KS}
     return Built(engine, graph, seconds, memory, size, recalls)
+
+
+def recalls_of(graph: Graph, found: Collection, k: int) -> Recalls:
+    """Recall@k by setting, of the queries that are checked."""
+    rows, queries = found.products
+    checked = slice(CHECKED[k])
+    return Recalls(graph, found.queries[checked], rows, found.true_scores[checked, :k], products=queries[checked])
 
 
 def _settle(plan: Plan, item: Built, found: Collection) -> None:

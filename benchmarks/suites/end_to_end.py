@@ -24,6 +24,7 @@ from benchmarks.core.timing import interleave
 from benchmarks.encoders.engines import Maker, engines_named, no_native
 from benchmarks.encoders.models import AS_SHIPPED, bundle
 from benchmarks.suites import graph_peers
+from benchmarks.suites.graph_peers import Shape
 from benchmarks.suites.graphs import Graph, Setting
 
 ROWS, QUICK_ROWS = 250_000, 4_096
@@ -46,7 +47,7 @@ class Pair(Engine):
     """
 
     encoder: str = ""
-    graph: Callable[[int, int], Graph] | None = None
+    graph: Callable[[Shape], Graph] | None = None
 
 
 PAIRS = (
@@ -84,7 +85,7 @@ def run(plan: Plan) -> list[Row]:
             width = smallest_width(lambda ef, walk=walk: _recall(walk, ef, queries, vectors, truth))
             finds[pair.name] = _finder(pair, maker, walk, width)
             params[pair.name] = {"k": K, "n": len(vectors), "ef": width, "shown": f"ef={width}"}
-        plan.say(f"text_search: one query at a time, {threads_text(threads)}")
+        plan.say(f"end_to_end: one query at a time, {threads_text(threads)}")
         answers: dict[str, list[np.ndarray]] = {name: [] for name in finds}
         timed = interleave(
             {name: _keeping(find, answers[name]) for name, find in finds.items()},
@@ -94,7 +95,7 @@ def run(plan: Plan) -> list[Row]:
             found, series = np.concatenate(answers[pair.name]), timed[pair.name]
             rows.append(
                 Row(
-                    suite="text_search", group=f"text to top-{K} ids, one query at a time, {threads_text(threads)}", brief="text to ids",
+                    suite="end_to_end", group=f"text to top-{K} ids, one query at a time, {threads_text(threads)}", brief="text to ids",
                     engine=pair.name, version=pair.version, ours=pair.ours, data=f"{label} ({fingerprint(texts)})", threads=threads,
                     params=params[pair.name], value=1000 * series.percentile(50), unit="ms / query", spread=series.spread,
                     p50=1000 * series.percentile(50), p99=1000 * series.percentile(99), quality_name="recall of the whole way",
@@ -125,9 +126,9 @@ def _graphs(plan: Plan, pairs: list[Pair], vectors: np.ndarray) -> dict[str, Any
     out: dict[str, Any] = {}
     ours: _Frozen | None = None
     for pair in pairs:
-        plan.say(f"text_search: the graph of {pair.name}, {len(vectors):,} rows")
+        plan.say(f"end_to_end: the graph of {pair.name}, {len(vectors):,} rows")
         if pair.graph is not None:
-            out[pair.name] = pair.graph(vectors.shape[1], len(vectors))
+            out[pair.name] = pair.graph(Shape(vectors.shape[1], len(vectors)))
             out[pair.name].add(vectors, usable_cores())
             continue
         if ours is None:

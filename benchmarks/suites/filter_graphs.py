@@ -25,7 +25,8 @@ from benchmarks.core.plan import Plan, usable_cores
 from benchmarks.core.quality import exact_topk, recall_at_k
 from benchmarks.core.results import Row
 from benchmarks.core.timing import interleave
-from benchmarks.suites.filter import mask_of
+from benchmarks.suites.filter_exact import mask_of
+from benchmarks.suites.graph_peers import Shape
 from benchmarks.suites.graphs import COMPACT, FAISS, FROZEN, HNSWLIB, OURS, Graph
 from benchmarks.suites.scans import FLAT
 
@@ -92,8 +93,8 @@ def _faiss(graph: Any, mask: np.ndarray, threads: int) -> Masked:
 class _Flat:
     """nearfield.FlatIndex, built as the graphs are."""
 
-    def __init__(self, dim: int, capacity: int) -> None:
-        self.index = nearfield.FlatIndex(dim, metric="ip")
+    def __init__(self, shape: Shape) -> None:
+        self.index = nearfield.FlatIndex(shape.dim, metric="ip")
 
     def add(self, vectors: np.ndarray, threads: int) -> None:
         self.index.add(vectors)
@@ -126,8 +127,8 @@ def run(plan: Plan, *, rows: int | None = None) -> list[Row]:
     set_threads(usable_cores())
     graphs: dict[Engine, Graph] = {}
     for engine in present(list(ENGINES), plan):
-        plan.say(f"search_filter: building {engine.name}, {len(vectors):,} rows")
-        graphs[engine] = engine.make(vectors.shape[1], len(vectors))
+        plan.say(f"filter: graphs, building {engine.name}, {len(vectors):,} rows")
+        graphs[engine] = engine.make(Shape(vectors.shape[1], len(vectors)))
         graphs[engine].add(vectors, usable_cores())
     out = []
     for kind, kept, mask in _masks(vectors):
@@ -146,7 +147,7 @@ def _masks(vectors: np.ndarray) -> list[tuple[str, float, np.ndarray]]:
 def _filtered(
     plan: Plan, graphs: dict[Engine, Graph], work: Work, vectors: np.ndarray, queries: np.ndarray, label: str, threads: int
 ) -> list[Row]:
-    plan.say(f"search_filter: {work.kind}, {100 * work.kept:g} %, {threads_text(threads)}")
+    plan.say(f"filter: graphs, {work.kind}, {100 * work.kept:g} %, {threads_text(threads)}")
     recall = partial(_recall, work, vectors, queries)
     answers: dict[str, Answers] = {}
     efs: dict[str, int | None] = {}
@@ -157,7 +158,7 @@ def _filtered(
     timed = interleave(answers, [[queries[i * BATCH : (i + 1) * BATCH]] for i in range(plan.rounds + 1)], budget_s=BUDGET_S)
     return [
         Row(
-            suite="search_filter",
+            suite="filter",
             group=f"top-{K} of the kept part of {len(vectors):,} rows, {work.kind}, {threads_text(threads)}, batches of {BATCH}",
             brief="",
             engine=engine.name,

@@ -22,7 +22,7 @@ from benchmarks.core.plan import Plan, usable_cores
 from benchmarks.core.quality import exact_topk, recall_at_k
 from benchmarks.core.results import Row
 from benchmarks.core.timing import interleave
-from benchmarks.suites.graph_peers import Hnswlib, Usearch
+from benchmarks.suites.graph_peers import Hnswlib, Shape, Usearch
 from benchmarks.suites.graphs import HNSWLIB, OURS, USEARCH, Graph, OurGraph, Setting, saved_bytes
 
 K = 10
@@ -134,16 +134,16 @@ def run(plan: Plan, *, rows: int | None = None) -> list[Row]:
 def _engine(plan: Plan, engine: Engine, vectors: np.ndarray, n: int, queries: np.ndarray, label: str) -> list[Row]:
     threads, live = usable_cores(), Live(vectors, n)
     set_threads(threads)
-    plan.say(f"search_churn: building {engine.name}, {n:,} rows")
-    graph = engine.make(vectors.shape[1], n)
+    plan.say(f"churn: building {engine.name}, {n:,} rows")
+    graph = engine.make(Shape(vectors.shape[1], n))
     graph.add(vectors[:n], threads)
     rows = []
     for level in LEVELS:
-        plan.say(f"search_churn: {engine.name}, {100 * level:g} % of the rows")
+        plan.say(f"churn: {engine.name}, {100 * level:g} % of the rows")
         set_threads(threads)
         rate = _churn(graph, live, level, threads)
         held = live.table[live.ids]
-        fresh: Graph = engine.make(vectors.shape[1], n)
+        fresh: Graph = engine.make(Shape(vectors.shape[1], n))
         fresh.add(held, threads)
         set_threads(1)
         work = Work(level, held, queries, exact_topk(queries, held, K)[1], label)
@@ -197,7 +197,7 @@ def _searched(plan: Plan, engine: Engine, work: Work, states: dict[str, tuple[An
             params = {"n": len(work.held), "k": K, "nq": BATCH, "ef": ef, "churn": work.level, "state": name, "shown": f"{name}, ef={ef}"}
             rows.append(
                 Row(
-                    suite="search_churn",
+                    suite="churn",
                     group=f"{100 * work.level:g} % of {len(work.held):,} rows churned, 1 thread, batches of {BATCH}",
                     brief="",
                     engine=engine.name,
