@@ -188,7 +188,12 @@ def test_a_closed_encoder_says_so(bundle: Path, backend: str) -> None:
 def test_wrong_choices(bundle: Path, model: Path, tmp_path: Path) -> None:
     for arguments, message in [
         ({"backend": "cuda"}, "auto, native, onnx, torch"),
-        ({"precision": "fp16"}, "auto, int8, bf16, fp32"),
+        ({"precision": "fp8"}, "auto, int8, bf16, fp16, fp32"),
+        ({"precision": "fp16"}, "'fp16' is for a GPU"),
+        ({"backend": "native", "device": "cuda"}, "the native engine runs on CPUs"),
+        ({"backend": "onnx", "device": "cuda"}, "no CUDA provider; install onnxruntime-gpu"),
+        ({"backend": "onnx", "device": "meta"}, "'cuda:<number>' expected"),
+        ({"precision": "int8", "device": "cuda"}, "'int8' is for CPUs"),
         ({"backend": "onnx", "precision": "bf16"}, "bf16"),
         ({"threads": 0}, "threads"),
         ({"backend": "torch", "precision": "int8"}, "int8"),

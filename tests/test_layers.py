@@ -29,8 +29,9 @@ TOP = {"workflow", "repeat", "record", "info", "demo", "cli", "__main__"}  # may
 # Library -> where it may be imported at all. A name that ends in / is a room.
 HOMES = {
     "torch": {"tune/", "export/", "encode/dtype.py", "encode/tower.py", "encode/torch_backend.py"}
+    | {f"encode/{name}.py" for name in ("packed", "packed_backend", "packed_choice", "packed_lanes", "packed_steps", "triton_steps")}
     | {f"kernels/{name}.py" for name in ("cuda", "cuda_codes", "cuda_pool", "cuda_replay", "fused", "fused_pool", "fused_scan")},
-    "triton": {"kernels/fused_pool.py", "kernels/fused_scan.py"},
+    "triton": {"encode/triton_steps.py", "kernels/fused_pool.py", "kernels/fused_scan.py"},
     "transformers": {"tune/", "export/", "encode/tower.py", "encode/torch_backend.py"},
     "onnxruntime": {"export/", "encode/onnx_backend.py"},
     "onnx": {"export/"},

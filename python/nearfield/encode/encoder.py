@@ -27,17 +27,20 @@ from nearfield.types import FloatArray, IntArray, Kind
 if TYPE_CHECKING:
     from nearfield import _core
     from nearfield.encode.native_backend import NativeBackend
+    from nearfield.encode.packed_backend import PackedBackend
 
 BackendName = Literal["auto", "native", "onnx", "torch"]
-PrecisionName = Literal["auto", "int8", "bf16", "fp32"]
+PrecisionName = Literal["auto", "int8", "bf16", "fp16", "fp32"]
 
 _BACKENDS = ("auto", "native", "onnx", "torch")
-_PRECISIONS = ("auto", "int8", "bf16", "fp32")
+_PRECISIONS = ("auto", "int8", "bf16", "fp16", "fp32")
 _ONNX_FILES = {"fp32": "onnx/model.onnx", "int8": "onnx/model.int8.onnx"}
 # Rows and padded tokens of one batch. all-MiniLM-L6 on one Zen 3 core, texts of 16, 64 and 200 tokens: batches of 32 rows gave 188, 30 and
 # 8.0 texts per second of CPU, of 8 rows 227, 47 and 9.7, single rows 136, 46 and 14: a batch pays only while it fits the caches.
 _MAX_ROWS = 16
 _MAX_TOKENS = 512
+# On a GPU, where a batch pays until it fills the device.
+_MAX_ROWS_GPU, _MAX_TOKENS_GPU = 512, 32_768
 # What the fp32 graph promises against torch, per component of a unit vector.
 _FP32_TOLERANCE = 1e-5
 
@@ -59,14 +62,17 @@ class Encoder:
         precision: ``"auto"`` (default) is fp32: a default rounds nothing. ``"int8"`` is the fastest: the native engine's on the model's
             own weights (docs/benchmarks.md has its loss), or the bundle's quantized graph with the loss in its parity figures, whose
             texts run one by one where the bundle does not say that its vectors are independent of their neighbours. ``"bf16"`` is for
-            the native engine, and for torch on hardware that has it.
+            the native engine, and for torch on hardware that has it. ``"fp16"`` is for a GPU, and there ``"auto"`` takes it where it
+            turns no probe text's vector by more than 1 - cosine = 1e-4 (else bf16 by the same measure, else fp32): docs/cuda-encoder.md.
         threads: of one call (default: the CPUs available); ``NEARFIELD_THREADS`` caps it. With torch it holds for the process.
-        device: where the torch backend runs (default ``"cpu"``).
+        device: ``"cpu"`` (default), or ``"cuda"``, ``"cuda:1"``: a BERT, from a bundle or a model folder, then runs without padding in
+            torch, any other model as transformers computes it; with ``backend="onnx"`` in onnxruntime's CUDA provider.
 
     Attributes:
         dim: columns of a vector.
         max_tokens: tokens per text, special tokens included; longer texts are cut.
         backend, precision: what was chosen, never ``"auto"``.
+        device: where it runs.
 
     Raises:
         InputError: no such model, or a backend or precision that it does not have.
@@ -99,15 +105,21 @@ class Encoder:
             self._folder = resolve_model(path)
         self._spec = _bundle_spec(self._bundle) if self._bundle else read_spec(self._folder)
         self._tokenizer = TextTokenizer(weights_folder(self._folder) / "tokenizer.json", self._spec.max_tokens)
-        self._native = self._open_native(backend, precision, count) if device == "cpu" else None
-        self.backend: str = "native" if self._native else backend if backend != "auto" else "onnx" if self._bundle else "torch"
-        self.precision: str = precision if precision != "auto" else "fp32"
+        on_cpu = device == "cpu"
+        _check_device(backend, precision, on_cpu, device)
+        self._native = self._open_native(backend, precision, count) if on_cpu else None
+        self._packed = self._open_packed(precision, device) if not on_cpu and backend in ("auto", "torch") else None
+        self.backend: str = "native" if self._native else backend if backend != "auto" else "onnx" if self._bundle and on_cpu else "torch"
+        self.precision: str = self._packed.precision if self._packed else precision if precision != "auto" else "fp32"
+        self.device = device
         # Some int8 graphs take one activation scale over a whole batch, padding included; a text alone depends on nothing else.
-        self._max_rows = 1 if self.precision == "int8" and not _is_batch_invariant(self._bundle) else _MAX_ROWS
+        self._max_rows, self._max_tokens = (_MAX_ROWS, _MAX_TOKENS) if on_cpu else (_MAX_ROWS_GPU, _MAX_TOKENS_GPU)
+        if self.precision == "int8" and not _is_batch_invariant(self._bundle):
+            self._max_rows = 1
         self._forward: _Backend | None = None
         if self.backend == "onnx":
-            self._forward = self._open_onnx(count)
-        elif self.backend == "torch":
+            self._forward = self._open_onnx(count, device)
+        elif self.backend == "torch" and self._packed is None:
             self._forward = self._open_torch(count if threads is not None or os.environ.get("NEARFIELD_THREADS") else None, device)
 
     def _open_native(self, backend: str, precision: str, threads: int) -> NativeBackend | None:
@@ -127,7 +139,19 @@ class Encoder:
                 raise
             return None
 
-    def _open_onnx(self, threads: int) -> _Backend:
+    def _open_packed(self, precision: str, device: str) -> PackedBackend | None:
+        """A BERT on a GPU without padding; None for a model that is none."""
+        from nearfield.encode.torch_backend import check_torch_device
+
+        check_torch_device(device)
+        from nearfield.encode.packed_backend import PackedBackend
+
+        try:
+            return PackedBackend(self._folder, self._spec, precision, device)
+        except UnsupportedModelError:
+            return None
+
+    def _open_onnx(self, threads: int, device: str) -> _Backend:
         from nearfield.encode.onnx_backend import OnnxBackend
 
         if self._bundle is None:
@@ -135,11 +159,11 @@ class Encoder:
                 f"{self._folder}: a model folder has no ONNX graph; make a bundle with `nearfield export`, or use backend='torch'"
             )
         if self.precision not in _ONNX_FILES:
-            raise InputError(f"precision {self.precision!r}: the onnx backend has fp32 and int8; bf16 is for backend='torch'")
+            raise InputError(f"precision {self.precision!r}: the onnx backend has fp32 and int8; {self.precision} is for backend='torch'")
         name = _ONNX_FILES[self.precision]
         if name not in self._bundle:
             raise InputError(f"{self._bundle.path}: the bundle has no {self.precision} graph ({name}); export it again with that variant")
-        return OnnxBackend(partial(self._bundle.read_model, name), self._bundle.path / name, threads)
+        return OnnxBackend(partial(self._bundle.read_model, name), self._bundle.path / name, threads, device)
 
     def _open_torch(self, threads: int | None, device: str) -> _Backend:
         from nearfield.encode.torch_backend import TorchBackend
@@ -182,7 +206,8 @@ class Encoder:
 
         Returns:
             float32 ``(n, dim)``, unit rows in the order given; ``(0, dim)`` for no texts. A text has the same vector in any batch and at
-            any position: bit for bit from the native engine, whatever the threads; within 1e-5 from onnx and torch with fp32.
+            any position: bit for bit from the native engine, whatever the threads; within 1e-5 from onnx and torch with fp32; on a GPU
+            within 2e-3 with fp16 and 2e-2 with bf16.
 
         Raises:
             InputError: a text that is not a ``str`` or holds a lone surrogate (its index is named), a wrong kind or dim,
@@ -192,13 +217,14 @@ class Encoder:
         _check_choice("kind", kind, ("document", "query"))
         columns = self._check_dim(dim)
         rows = check_texts(texts)
-        if self._native is not None:
-            vectors, self._local.truncated = self._native.encode(rows, self._spec.prompts[kind], self._tokenizer, progress=progress)
+        whole = self._native or self._packed
+        if whole is not None:
+            vectors, self._local.truncated = whole.encode(rows, self._spec.prompts[kind], self._tokenizer, progress=progress)
         else:
             assert self._forward is not None
             vectors, self._local.truncated = run_batches(
                 rows, self._spec.prompts[kind], self._tokenizer, self._forward, self._spec.dim,
-                max_rows=self._max_rows, max_tokens=_MAX_TOKENS, progress=progress,
+                max_rows=self._max_rows, max_tokens=self._max_tokens, progress=progress,
             )  # fmt: skip
         if columns == self._spec.dim and self._spec.normalize:
             return vectors
@@ -225,8 +251,11 @@ class Encoder:
     def warmup(self) -> None:
         """Runs a short text and one of full length, so that the first request pays for no allocation or lazy start.
 
-        In a forked child it also makes the child's own session. Raises InputError for a closed encoder.
+        In a forked child it also makes the child's own session. On a GPU it records the launches of every batch size. Raises InputError
+        for a closed encoder.
         """
+        if self._packed is not None:
+            self._packed.warmup()
         self.encode(["warm up", "warm up " * self._spec.max_tokens])
 
     def self_check(self, tolerance: float | None = None) -> float:
@@ -264,7 +293,7 @@ class Encoder:
         Calls that run in other threads meanwhile return their vectors or raise that InputError.
         """
         self._closed = True
-        for part in (self._native, self._forward):
+        for part in (self._native, self._packed, self._forward):
             if part is not None:
                 part.close()
 
@@ -277,7 +306,8 @@ class Encoder:
 
     def __repr__(self) -> str:
         return (
-            f"Encoder({str(self._bundle.path if self._bundle else self._folder)!r}, backend={self.backend!r}, precision={self.precision!r})"
+            f"Encoder({str(self._bundle.path if self._bundle else self._folder)!r}, backend={self.backend!r}, precision={self.precision!r}"
+            f"{'' if self.device == 'cpu' else f', device={self.device!r}'})"
         )
 
     def _check_open(self) -> None:
@@ -295,6 +325,15 @@ class Encoder:
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise InputError(f"{name}: {value!r} given, one of {', '.join(choices)} expected")
+
+
+def _check_device(backend: str, precision: str, on_cpu: bool, device: str) -> None:
+    if on_cpu and precision == "fp16":
+        raise InputError("precision 'fp16' is for a GPU (device='cuda'); a CPU has bf16 where it multiplies it, int8 and fp32")
+    if not on_cpu and backend == "native":
+        raise InputError(f"device {device!r}: the native engine runs on CPUs; backend='torch' or 'auto' expected")
+    if not on_cpu and precision == "int8":
+        raise InputError(f"precision 'int8' is for CPUs; on device {device!r} fp16, bf16 or fp32 expected")
 
 
 def _bundle_spec(bundle: Bundle) -> ModelSpec:

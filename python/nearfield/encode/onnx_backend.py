@@ -13,6 +13,7 @@ from typing import Any
 from nearfield.errors import FormatError, InputError
 from nearfield.types import FloatArray, IntArray
 
+_CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _INPUTS = {"input_ids", "attention_mask", "token_type_ids"}
 
 
@@ -26,10 +27,14 @@ class OnnxBackend:
         read: gives the model's bytes; called again in a forked child.
         where: the file's name for errors.
         threads: of one call; concurrent calls share them.
+        device: ``"cpu"`` (default), or ``"cuda"``, ``"cuda:1"`` for onnxruntime's CUDA provider.
+
+    Raises:
+        InputError: a GPU asked of an onnxruntime that cannot use it.
     """
 
-    def __init__(self, read: Callable[[], bytes], where: Path, threads: int) -> None:
-        self._read, self._where, self._threads = read, where, threads
+    def __init__(self, read: Callable[[], bytes], where: Path, threads: int, device: str = "cpu") -> None:
+        self._read, self._where, self._threads, self._device = read, where, threads, device
         self._lock = threading.Lock()
         self._session: Any = None
         self._closed = False
@@ -59,7 +64,7 @@ class OnnxBackend:
             if self._closed:
                 raise InputError("this encoder is closed; open another one")
             if self._session is None:
-                session = _make_session(self._read(), self._where, self._threads)
+                session = _make_session(self._read(), self._where, self._threads, self._device)
                 self._wants_types = _check_signature(session, self._where)
                 self._session = session
             return self._session
@@ -84,9 +89,10 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def _make_session(model: bytes, where: Path, threads: int) -> Any:
+def _make_session(model: bytes, where: Path, threads: int, device: str) -> Any:
     import onnxruntime as ort
 
+    providers = _providers(device, ort.get_available_providers(), ort.__version__)
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -100,9 +106,35 @@ def _make_session(model: bytes, where: Path, threads: int) -> Any:
     options.log_severity_level = 4  # library code is silent; errors arrive as exceptions
     try:
         # The fallback would print to stdout that it tries the same provider again.
-        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"], enable_fallback=0)
+        session = ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
     except Exception as error:  # onnxruntime's own exceptions share no public base class
         raise FormatError(f"{where}: onnxruntime {ort.__version__} cannot open it ({_reason(error)})") from None
+    if len(providers) > 1 and _CUDA not in session.get_providers():  # a library it needs is missing: it goes on without a word
+        raise InputError(
+            f"device {device!r}: onnxruntime {ort.__version__} cannot start its CUDA provider (CUDA or cuDNN of another version?); "
+            f"backend='torch' may"
+        )
+    return session
+
+
+def _providers(device: str, available: list[str], version: str) -> list[Any]:
+    """What a session is to run on.
+
+    >>> _providers("cpu", ["CPUExecutionProvider"], "1.30")
+    ['CPUExecutionProvider']
+    """
+    if device == "cpu":
+        return [_CPU]
+    kind, _, number = device.partition(":")
+    if kind != "cuda" or not (number or "0").isdigit():
+        raise InputError(f"device {device!r} given, 'cpu', 'cuda' or 'cuda:<number>' expected with backend='onnx'")
+    if _CUDA not in available:
+        raise InputError(
+            f"device {device!r}: this onnxruntime ({version}) has no CUDA provider; install onnxruntime-gpu in its place, or use "
+            f"backend='torch'"
+        )
+    # TF32 would round what is promised in float32.
+    return [(_CUDA, {"device_id": number or "0", "use_tf32": "0"}), _CPU]
 
 
 def _reason(error: Exception) -> str:

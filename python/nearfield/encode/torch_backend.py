@@ -22,7 +22,7 @@ class TorchBackend:
 
     Args:
         folder: the model folder.
-        precision: ``"fp32"`` or ``"bf16"`` (products in bfloat16, pooling and norm in float32).
+        precision: ``"fp32"``, ``"bf16"`` or, on a GPU, ``"fp16"`` (products in 16 bits, pooling and norm in float32).
         threads: for torch, or None to leave its setting.
         device: ``"cpu"``, ``"cuda"`` ...
 
@@ -32,18 +32,15 @@ class TorchBackend:
     """
 
     def __init__(self, folder: Path, precision: str, threads: int | None, device: str) -> None:
-        try:
-            import torch
+        check_torch_device(device)
+        import torch
 
+        try:
             from nearfield.encode.tower import Tower
         except ImportError as error:
             raise MissingExtraError("the torch backend (a plain model folder)", "train", error.name or "torch") from None
         from nearfield.encode.dtype import best_dtype
 
-        try:
-            torch.zeros(1, device=device)
-        except (RuntimeError, AssertionError) as error:  # AssertionError: torch built without CUDA
-            raise InputError(f"device {device!r}: torch cannot use it ({str(error).splitlines()[0]})") from None
         if precision == "bf16":
             dtype, reason = best_dtype(device)
             if dtype != torch.bfloat16:
@@ -51,7 +48,7 @@ class TorchBackend:
         if threads is not None:
             torch.set_num_threads(threads)
         self._tower: Tower | None = Tower.load(folder, device=device, attention="sdpa")
-        self._device, self._bf16, self._forked = device, precision == "bf16", False
+        self._device, self._half, self._forked = device, {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision), False
         _LIVE.add(self)
 
     def __call__(self, input_ids: IntArray, attention_mask: IntArray) -> FloatArray:
@@ -64,12 +61,29 @@ class TorchBackend:
         if self._forked:
             torch.set_num_threads(1)
             self._forked = False
-        with torch.autocast(torch.device(self._device).type, torch.bfloat16, enabled=self._bf16):
+        with torch.autocast(torch.device(self._device).type, self._half or torch.bfloat16, enabled=self._half is not None):
             return tower.forward_arrays(input_ids, attention_mask)
 
     def close(self) -> None:
         """Frees the weights; later calls raise InputError."""
         self._tower = None
+
+
+def check_torch_device(device: str) -> None:
+    """Returns if torch is installed and can use the device.
+
+    Raises:
+        MissingExtraError: torch is not installed.
+        InputError: no such device here, said in torch's words.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingExtraError("the torch backend (a plain model folder, or a GPU)", "train", error.name or "torch") from None
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # AssertionError: torch built without CUDA
+        raise InputError(f"device {device!r}: torch cannot use it ({str(error).splitlines()[0]})") from None
 
 
 _LIVE: weakref.WeakSet[TorchBackend] = weakref.WeakSet()
