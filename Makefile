@@ -13,7 +13,7 @@ ARGS   ?=
 SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-quick test test-all test-numba test-cuda test-optimum lint format bench wheel wheel-check sanitize clean
+.PHONY: help demo demo-quick test test-all test-numba test-cuda test-optimum lint format bench results wheel wheel-check sanitize clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -82,6 +82,10 @@ format: $(VENV)/.dev ## rewrite the Python files in the house style
 
 bench: $(VENV)/.bench ## the benchmark suite with its peers (ARGS='score --quick' and the like)
 	$(BIN)/python -m benchmarks $(ARGS)
+
+results: $(VENV)/.dev ## write the README's figures and benchmarks/results/results.html from the newest results
+	$(BIN)/python -m benchmarks.readme_table
+	$(BIN)/python -m benchmarks.page
 
 wheel: $(VENV)/.dev ## build the wheel into dist/
 	rm -rf dist

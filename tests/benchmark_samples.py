@@ -34,7 +34,7 @@ def sample_row(**changes: Any) -> Row:
     base = Row(
         suite="score", group="exact top-10", brief="nq = 1",
         engine="nearfield FlatIndex", version="0.1.0", ours=True, data="100 rows", threads=1,
-        params={"n": 100}, value=0.5, unit="ms / query", spread=0.1, p50=0.4, p99=0.9, quality_name="lists = float64", quality=1.0,
+        params={"n": 100}, value=0.5, unit="ms / query", spread=0.1, p50=0.4, p95=0.7, p99=0.9, quality_name="lists = float64", quality=1.0,
         ceiling="read bandwidth", share=0.42, rounds=[{"seconds": 0.5, "calls": 1}],
     )  # fmt: skip
     return Row(**{**asdict(base), **changes})

@@ -72,6 +72,7 @@ def test_a_table_line_holds_speed_tail_quality_and_share() -> None:
         "0.500",
         "10 %",
         "0.400",
+        "0.700",
         "0.900",
         "1.0000",
         "42.0 %",

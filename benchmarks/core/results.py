@@ -30,7 +30,7 @@ class Row:
         params: what identifies the work and the engine's settings (n, dim, nq, k, ef, tokens ...).
         value, unit: the figure, a median over the rounds; a larger value is better unless ``unit`` is a time or a size.
         spread: (slowest - fastest) / median over the rounds; None for a single measurement.
-        p50, p99: milliseconds of single calls, where the row is about latency.
+        p50, p95, p99: milliseconds of single calls, where the row is about latency; files before p95 was kept have None there.
         quality_name, quality: recall, agreement or cosine of exactly this configuration.
         ceiling, share: which measured ceiling (``"f32 1 thread: 78 GFLOP/s"``) and the fraction of it that was reached.
         memory_bytes: growth of resident memory, where measured.
@@ -50,6 +50,7 @@ class Row:
     unit: str
     spread: float | None = None
     p50: float | None = None
+    p95: float | None = None
     p99: float | None = None
     quality_name: str | None = None
     quality: float | None = None
@@ -97,6 +98,8 @@ def read(path: Path) -> dict[str, Any]:
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
+        for row in document["rows"]:
+            row.setdefault("p95", None)
         validate(document)
         for row in document["rows"]:
             row["suite"] = RENAMED.get(row["suite"], row["suite"])

@@ -76,6 +76,7 @@ def cells(row: Row) -> list[str]:
         number(row.value),
         "-" if row.spread is None else f"{100 * row.spread:.0f} %",
         "-" if row.p50 is None else number(row.p50),
+        "-" if row.p95 is None else number(row.p95),
         "-" if row.p99 is None else number(row.p99),
         quality(row),
         "-" if row.share is None else f"{100 * row.share:.1f} %",
@@ -84,18 +85,24 @@ def cells(row: Row) -> list[str]:
     ]
 
 
-def table(rows: Sequence[Row]) -> Table:
-    """The table of one group. Columns without any figure are left out."""
+def filled(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """The titles and the lines of one group's table. Columns without any figure are left out."""
     first = rows[0]
-    names = ["engine", first.unit, "spread", "p50 ms", "p99 ms", first.quality_name or "quality", "of ceiling", "MiB"]
+    names = ["engine", first.unit, "spread", "p50 ms", "p95 ms", "p99 ms", first.quality_name or "quality", "of ceiling", "MiB"]
     names += [title for title, _, _ in EXTRAS]
     body = [cells(row) for row in rows]
     kept = [i for i in range(len(names)) if i < 2 or any(line[i] != "-" for line in body)]
+    return [names[i] for i in kept], [[line[i] for i in kept] for line in body]
+
+
+def table(rows: Sequence[Row]) -> Table:
+    """The table of one group."""
+    names, body = filled(rows)
     out = Table()
-    for i in kept:
-        out.add_column(names[i], justify="left" if i == 0 else "right", no_wrap=True)
+    for i, name in enumerate(names):
+        out.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
     for row, line in zip(rows, body, strict=True):
-        out.add_row(*(line[i] for i in kept), style="bold" if row.ours else "")
+        out.add_row(*line, style="bold" if row.ours else "")
     return out
 
 

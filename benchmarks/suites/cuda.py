@@ -195,6 +195,7 @@ def _row(device: Device, engine: Engine, timed: Series, same: float, shape: tupl
         unit="ms / query" if nq == 1 else "queries / s",
         spread=timed.spread,
         p50=1000 * timed.percentile(50),
+        p95=1000 * timed.percentile(95),
         p99=1000 * timed.percentile(99),
         quality_name="lists = float64",
         quality=same,

@@ -149,6 +149,7 @@ class _Cell:
             unit="ms / text" if single else "texts / s",
             spread=timed.spread,
             p50=1000 * timed.percentile(50) if single else None,
+            p95=1000 * timed.percentile(95) if single else None,
             p99=1000 * timed.percentile(99) if single else None,
             quality_name="cosine to torch f32",
             quality=cosine,

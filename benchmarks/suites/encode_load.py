@@ -157,6 +157,7 @@ def _row(
         suite="encode_load", group=group, brief="", engine=engine.name, version=engine.version, ours=engine.ours,
         data=f"{len(texts):,} pieces of API documentation ({fingerprint(texts)}) of about {TOKENS} tokens, tokenization included",
         threads=maker.threads, params={"model": maker.model.name, **params}, value=value, unit=unit,
-        spread=series.spread if spread is None else spread, p50=1000 * series.percentile(50), p99=1000 * series.percentile(99),
+        spread=series.spread if spread is None else spread, p50=1000 * series.percentile(50), p95=1000 * series.percentile(95),
+        p99=1000 * series.percentile(99),
         rounds=series.raw(),
     )  # fmt: skip

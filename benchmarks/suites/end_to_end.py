@@ -98,7 +98,8 @@ def run(plan: Plan) -> list[Row]:
                     suite="end_to_end", group=f"text to top-{K} ids, one query at a time, {threads_text(threads)}", brief="text to ids",
                     engine=pair.name, version=pair.version, ours=pair.ours, data=f"{label} ({fingerprint(texts)})", threads=threads,
                     params=params[pair.name], value=1000 * series.percentile(50), unit="ms / query", spread=series.spread,
-                    p50=1000 * series.percentile(50), p99=1000 * series.percentile(99), quality_name="recall of the whole way",
+                    p50=1000 * series.percentile(50), p95=1000 * series.percentile(95), p99=1000 * series.percentile(99),
+                    quality_name="recall of the whole way",
                     quality=recall_at_k(found, queries[: len(found)], vectors, truth[: len(found)]), rounds=series.raw(),
                 )
             )  # fmt: skip

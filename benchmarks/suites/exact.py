@@ -159,6 +159,7 @@ def _row(plan: Plan, work: Work, contestant: Contestant, timed: Series, found: d
         unit="ms / query" if times else "queries / s",
         spread=timed.spread,
         p50=1000 * timed.percentile(50) if single else None,
+        p95=1000 * timed.percentile(95) if single else None,
         p99=1000 * timed.percentile(99) if single else None,
         quality_name="lists = float64",
         quality=lists,

@@ -294,6 +294,7 @@ def _latency(plan: Plan, built: Sequence[Built], found: Collection, batches: Seq
                 unit="ms / query",
                 spread=mine.spread,
                 p50=1000 * mine.percentile(50),
+                p95=1000 * mine.percentile(95),
                 p99=1000 * mine.percentile(99),
                 quality_name=f"recall@{k}",
                 quality=item.recalls[k][at],

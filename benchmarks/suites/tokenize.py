@@ -109,6 +109,7 @@ def _row(name: str, timed: Series, label: str, tokens: int, batch: int, calls: i
         unit="ms / text" if single else "texts / s",
         spread=timed.spread,
         p50=1e3 * timed.percentile(50) if single else None,
+        p95=1e3 * timed.percentile(95) if single else None,
         p99=1e3 * timed.percentile(99) if single else None,
         quality_name="texts with nearfield's ids",
         quality=same,
