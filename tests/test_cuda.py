@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nearfield as nf
-from nearfield.kernels import cuda, cuda_codes, cuda_pool, devices
+from nearfield.kernels import cuda, cuda_codes, cuda_maxima, cuda_pool, devices
 from nearfield.types import Metric
 from oracles import assert_ranked, rank, scores, swap_tolerance, unit_rows
 
@@ -169,8 +169,8 @@ def test_groups_beyond_the_pool_are_not_forgotten(metric: Metric, monkeypatch: p
     """One good row in each group, scores that float16 cannot tell apart: the pool's own rows look safe, the groups outside are not."""
     rng = np.random.default_rng(10)
     base = draw(rng, "normal", 1, 24)
-    rows = -np.tile(base, (200 * cuda_pool.GROUP, 1))
-    rows[:: cuda_pool.GROUP] = base * (1 + 1e-6 * rng.standard_normal((200, 24)).astype(np.float32))
+    rows = -np.tile(base, (200 * cuda_maxima.GROUP, 1))
+    rows[:: cuda_maxima.GROUP] = base * (1 + 1e-6 * rng.standard_normal((200, 24)).astype(np.float32))
     found = cuda.DeviceRows(rows, metric, HERE).search(base, 10)
     wanted = nf.topk(base, rows, 10, metric=metric)
     assert np.array_equal(found.positions, wanted.ids)
@@ -188,7 +188,7 @@ def test_small_steps_change_nothing(metric: Metric, monkeypatch: pytest.MonkeyPa
         (cuda, "QUERY_BLOCK", 7),
         (cuda, "STAGE_BYTES", 1000),
         (cuda, "SLICE_VALUES", 1300),
-        (cuda_pool, "TILE_VALUES", 500),
+        (cuda_maxima, "TILE_VALUES", 500),
         (cuda_pool, "MORE_ROWS", 1),  # one row more must do, or the pool grows
         (cuda_pool, "GATHERED_VALUES", 3000),
         (cuda_pool, "HOST_ROWS", 0),
@@ -251,13 +251,13 @@ def test_devices_that_do_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_search_leaves_torch_as_it_was(monkeypatch: pytest.MonkeyPatch, stand_in: None) -> None:
     flags = torch.backends.cuda.matmul
     before, seen = flags.allow_fp16_reduced_precision_reduction, []
-    product = cuda_pool._product
+    product = cuda_maxima.product
 
     def watched(queries: Any, codes: Any) -> Any:
         seen.append((flags.allow_fp16_reduced_precision_reduction, torch.is_autocast_enabled("cpu")))
         return product(queries, codes)
 
-    monkeypatch.setattr(cuda_pool, "_product", watched)
+    monkeypatch.setattr(cuda_maxima, "product", watched)
     rng = np.random.default_rng(4)
     rows = draw(rng, "normal", 500, 24)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -387,7 +387,7 @@ def test_a_gpus_sums_stay_within_the_bound(metric: Metric, gpu: None) -> None:
         queries = torch.from_numpy(draw(rng, "normal", 64, dim)).to(device)
         coded = chunk.frame.queries(queries, cuda._norms(queries))
         with cuda._as_supposed(device):
-            products = cuda_pool._product(coded.codes, chunk.codes).double()
+            products = cuda_maxima.product(coded.codes, chunk.codes).double()
         a, b = coded.codes.double(), chunk.codes.double()
         exact = a @ b.T
         allowed = cuda_codes.sum_error(a.shape[1]) * (a.abs() @ b.abs().T) + exact.abs() * 2.0**-10 + 2.0**-24

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import nearfield as nf
-from nearfield.kernels import cuda, cuda_codes, cuda_pool, cuda_replay, devices, fused
+from nearfield.kernels import cuda, cuda_codes, cuda_maxima, cuda_replay, devices, fused
 from nearfield.types import Metric
 
 torch = pytest.importorskip("torch")
@@ -31,21 +31,25 @@ def test_codes_are_as_wide_as_the_scan_takes_them() -> None:
             assert dim + cuda_codes.BESIDE[metric] <= width <= 1.25 * dim + 32
 
 
-@pytest.mark.parametrize("groups", [1, 16, 37, 700, 1601])
-def test_the_best_groups_are_found_by_way_of_their_families(groups: int) -> None:
+@pytest.mark.parametrize("groups", [1, 3, 16, 37, 700, 1601])
+def test_the_best_groups_are_found_by_way_of_their_families(groups: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda_maxima, "TILE_VALUES", 7 * cuda_maxima.GROUP * 50)  # several tiles of products, and an unfinished one
     rng = np.random.default_rng(groups)
-    drawn = rng.permuted(np.tile(np.arange(-groups, groups, 2, dtype=np.float64), (7, 1)), axis=1)
-    maxima = torch.full((7, -(-groups // cuda_pool.FAMILY) * cuda_pool.FAMILY), -torch.inf, dtype=torch.float64)
-    maxima[:, :groups] = torch.from_numpy(drawn)
+    codes, queries = (torch.from_numpy(rng.standard_normal((n, 16)).astype(np.float16)) for n in (groups * cuda_maxima.GROUP, 7))
+    maxima = cuda_maxima.Maxima.of(queries, codes, None)
+    drawn = cuda_maxima.product(queries, codes).view(7, groups, cuda_maxima.GROUP).amax(2)
+    assert torch.equal(maxima.fine.transpose(0, 1).reshape(7, -1)[:, :groups], drawn)
+    assert bool((maxima.fine.transpose(0, 1).reshape(7, -1)[:, groups:] == -torch.inf).all())
     for wanted in {1, min(3, groups), min(30, groups), groups}:
-        chosen, outside = cuda_pool.top_groups(maxima, wanted, groups)
-        order = np.argsort(-drawn, axis=1)
-        assert np.array_equal(np.sort(chosen.numpy(), axis=1), np.sort(order[:, :wanted], axis=1))
-        if wanted == groups:
-            assert (outside == -torch.inf).all()
-        else:
-            # Never less than the truth, or a row that was left out could be missed; here there are no equal maxima to be above it.
-            assert np.array_equal(outside.numpy(), drawn[np.arange(7), order[:, wanted]])
+        for which in (slice(None), torch.tensor([5, 2])):
+            chosen, outside = maxima.at(which).best(wanted)
+            some = drawn[which]
+            assert chosen.is_contiguous()
+            assert all(len(set(row)) == wanted for row in chosen.tolist())
+            kept, order = some.gather(1, chosen).sort(dim=1, descending=True)[0], some.sort(dim=1, descending=True)[0]
+            assert torch.equal(kept, order[:, :wanted])
+            # Never less than the truth, or a row that was left out could be missed.
+            assert torch.equal(outside, order[:, wanted] if wanted < groups else torch.full_like(outside, -torch.inf))
 
 
 def test_nothing_of_our_own_runs_where_it_is_switched_off_or_fails(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,10 +88,11 @@ for dim in (1, 7, 24, 65):
     assert torch.equal(lengths, cuda_pool.lane_sum(queries.double() ** 2).sqrt())
     chosen = torch.randint(0, 40, (5, 19), generator=draw)
     for metric in ("cosine", "ip", "l2"):
+        chosen = torch.randint(0, 40, (5, 23), generator=draw)[:, :19]
         exact = cuda_pool.exact_scores(metric, queries, lengths, rows[chosen])
         assert torch.equal(fused_pool.exact_scores(metric, queries, lengths, rows, chosen), exact), (metric, dim)
 codes, asked = torch.randn(64, 48, generator=draw).half(), torch.randn(3, 48, generator=draw).half()
-groups = torch.tensor([[0, 3], [2, 1], [3, 3]])
+groups = torch.tensor([[0, 3, 9], [2, 1, 9], [3, 3, 9]])[:, :2]  # and rows that lie apart
 found = fused_pool.pool_products(asked, codes, groups, 16, 50)
 assert bool((found[0, 18:] == -torch.inf).all()) and bool(found[1].isfinite().all())
 print("agreed")
@@ -142,24 +147,24 @@ def test_the_kernels_run_where_they_should(gpu: torch.device) -> None:
 def test_the_fused_scan_takes_the_largest_product_of_each_group(gpu: torch.device) -> None:
     """Every width of up to three blocks, unfinished tiles and blocks; within what float32 sums may lose of the float64 maximum."""
     _hopper(gpu)
-    from nearfield.kernels import fused_scan
-
     draw = torch.Generator(device=gpu).manual_seed(3)
     for width in (64, 80, 112, 128, 272, 400, 528):
         for rows in (16, 64, 1008, 8208):
             codes = torch.randn(rows, width, generator=draw, device=gpu).half() / width**0.5
             for count in (1, 63, 65, 128, 300):
                 queries = torch.randn(count, width, generator=draw, device=gpu).half() / width**0.5
-                out = torch.full((count, rows // 16 + 3), 9.0, dtype=torch.float16, device=gpu)
-                fused_scan.Scan(codes, 16).maxima(queries, out)
-                exact = queries.double() @ codes.double().T
-                allowed = (
-                    cuda_codes.sum_error(width) * (queries.double().abs() @ codes.double().abs().T) + exact.abs() * 2.0**-10 + 2.0**-24
-                )
-                low, high = ((exact + sign * allowed).view(count, -1, 16).amax(2) for sign in (-1, 1))
-                found = out[:, :-3].double()
-                assert bool(((found >= low) & (found <= high)).all()), (width, rows, count)
-                assert bool((out[:, -3:] == 9.0).all())
+                a, b = queries.double(), codes.double()
+                exact = a @ b.T
+                allowed = cuda_codes.sum_error(width) * (a.abs() @ b.abs().T) + exact.abs() * 2.0**-10 + 2.0**-24
+                found = cuda_maxima.Maxima.of(queries, codes, fused.scan_for(codes, cuda_maxima.GROUP, cuda_maxima.FAMILY))
+                groups, families = rows // 16, len(found.coarse)
+                for sign in (-1, 1):
+                    bound = torch.full((count, families * 16), -torch.inf, dtype=torch.float64, device=gpu)
+                    bound[:, :groups] = (exact + sign * allowed).view(count, -1, 16).amax(2)
+                    fine = found.fine.transpose(0, 1).reshape(count, -1).double()
+                    coarse, above = found.coarse.T.double(), bound.view(count, families, 16).amax(2)
+                    assert bool((fine <= bound).all() if sign > 0 else (fine >= bound).all()), (width, rows, count)
+                    assert bool((coarse <= above).all() if sign > 0 else (coarse >= above).all()), (width, rows, count)
 
 
 @pytest.mark.cuda

@@ -15,8 +15,9 @@ import numpy as np
 from nearfield import _core
 from nearfield.errors import InputError, MissingExtraError
 from nearfield.kernels import fused
-from nearfield.kernels.cuda_codes import Frame, width
-from nearfield.kernels.cuda_pool import GROUP, HOST_ROWS, Best, Chunk, lane_sum, search_chunk
+from nearfield.kernels.cuda_codes import Frame, stride, width
+from nearfield.kernels.cuda_maxima import GROUP
+from nearfield.kernels.cuda_pool import HOST_ROWS, Best, Chunk, lane_sum, search_chunk
 from nearfield.kernels.cuda_replay import Replays, fill
 from nearfield.kernels.found import Found
 from nearfield.types import BoolArray, DoubleArray, FloatArray, IntArray, Metric
@@ -204,7 +205,7 @@ def _rows_that_fit(dim: int, metric: Metric, device: torch.device) -> int:
     if device.type != "cuda":
         return 2**62
     free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    a_row = 4 * dim + 2 * 2 * width(dim, metric) + 2 * 2 * QUERY_BLOCK // GROUP + 8
+    a_row = 4 * dim + 2 * (stride(width(dim, metric)) + width(dim, metric)) + 2 * QUERY_BLOCK // GROUP + 8
     fit = int(MEMORY_SHARE * (free - IN_PASSING)) // a_row
     if fit < 1:
         raise InputError(

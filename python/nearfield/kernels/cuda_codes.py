@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 # A step of the tensor cores multiplies 16 columns, and the fused scan takes a row in at most so many blocks, each a power of two wide.
 ALIGN = 16
 MOST_BLOCKS = 3
+# float16 values of a line of a GPU's cache.
+LINE = 64
 # Columns beyond the values: what rounding left out, the length, and for l2 half the square in three parts and what these leave out.
 BESIDE = {"cosine": 2, "ip": 2, "l2": 6}
 # A query so far from all rows (in units of the farthest row's distance from their mean) that float16 has no factor for it is not coded.
@@ -36,6 +38,15 @@ def width(dim: int, metric: Metric) -> int:
     while steps.bit_count() > MOST_BLOCKS:
         steps += 1
     return steps * ALIGN
+
+
+def stride(columns: int) -> int:
+    """How far apart rows of so many columns are kept: whole lines of 128 bytes, or each piece of a row would touch two lines.
+
+    >>> stride(400)
+    448
+    """
+    return -(-columns // LINE) * LINE
 
 
 def sum_error(columns: int) -> float:

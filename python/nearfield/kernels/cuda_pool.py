@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nearfield.kernels import fused
-from nearfield.kernels.cuda_codes import CodedQueries, Frame
+from nearfield.kernels.cuda_codes import CodedQueries, Frame, stride
+from nearfield.kernels.cuda_maxima import FAMILY, GROUP, Maxima, product
 from nearfield.types import Metric
 
 if TYPE_CHECKING:
@@ -15,13 +16,6 @@ if TYPE_CHECKING:
 
     from nearfield.kernels.fused_scan import Scan
 
-# Rows whose largest bound is kept as one number: the second pass reads GROUP rows for each group that a query's pool takes.
-GROUP = 16
-# Groups of a family, 256 rows: a million rows are 3,907 families, few enough to select among.
-FAMILY = 16
-# Values of one tile of products. 2^24 of two bytes are 32 MiB: the maxima are taken from the GPU's cache (H200: 60 MB), and one query
-# against a million rows is still one launch.
-TILE_VALUES = 2**24
 # A pool holds k rows and so many more; a query whose pool was too small gets GROWTH times as many more. The bounds of 14 rows at most reach
 # the 10th score of 512 real queries among 200,000 rows, and of 108 the 100th.
 MORE_ROWS = 16
@@ -37,7 +31,8 @@ LANES = 8
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Rows on the device. ``codes`` are filled up to whole groups with copies of the last one, which raise no maximum.
+    """Rows on the device. ``codes`` are filled up to whole groups with copies of the last one, which raise no maximum; each row of them
+    starts at a line of the device's cache.
 
     Attributes:
         scan: the fused scan of the codes, where there is one.
@@ -54,10 +49,10 @@ class Chunk:
     @classmethod
     def of(cls, first: int, rows: torch.Tensor, codes: torch.Tensor, frame: Frame) -> Chunk:
         """Fills up the codes (n, width) of rows (n, dim)."""
-        import torch
-
-        filled = torch.cat([codes, codes[-1:].expand(-len(codes) % GROUP, -1)])
-        return cls(first, rows, filled, frame, fused.scan_for(filled, GROUP), fused.pool_runs(filled.device))
+        room = codes.new_empty(-(-len(codes) // GROUP) * GROUP, stride(codes.shape[1]))
+        filled = room[:, : codes.shape[1]]
+        filled[: len(codes)], filled[len(codes) :] = codes, codes[-1]
+        return cls(first, rows, filled, frame, fused.scan_for(filled, GROUP, FAMILY), fused.pool_runs(filled.device))
 
     @property
     def groups(self) -> int:
@@ -145,13 +140,13 @@ def search_chunk(metric: Metric, chunk: Chunk, queries: torch.Tensor, norms: tor
     every row of the answer; otherwise the query tries again with a larger pool, and is left open in the end.
     """
     asked = Asked(queries, norms, chunk.frame.queries(queries, norms))
-    maxima = group_maxima(asked.coded.codes, chunk)
+    maxima = Maxima.of(asked.coded.codes, chunk.codes, chunk.scan)
     best.open.logical_or_(~asked.coded.usable)
     proven = first_attempt(metric, chunk, asked, maxima, best)
     finish(metric, chunk, asked, maxima, best, proven)
 
 
-def finish(metric: Metric, chunk: Chunk, asked: Asked, maxima: torch.Tensor, best: Best, proven: torch.Tensor) -> None:
+def finish(metric: Metric, chunk: Chunk, asked: Asked, maxima: Maxima, best: Best, proven: torch.Tensor) -> None:
     """Tries again, with larger and larger pools, for the queries that the first attempt has not proven."""
     import torch
 
@@ -166,14 +161,14 @@ def finish(metric: Metric, chunk: Chunk, asked: Asked, maxima: torch.Tensor, bes
         done = []
         for start in range(0, len(waiting), step):
             which = waiting[start : start + step]
-            chosen, outside = top_groups(maxima[which], groups, chunk.groups)
+            chosen, outside = maxima.at(which).best(groups)
             some = best.at(which)
             done.append(_rescore(metric, chunk, asked.at(which), some, chosen, outside, more))
             best.put(which, some)
         waiting, more = waiting[~torch.cat(done)], more * GROWTH
 
 
-def first_attempt(metric: Metric, chunk: Chunk, asked: Asked, maxima: torch.Tensor, best: Best) -> torch.Tensor:
+def first_attempt(metric: Metric, chunk: Chunk, asked: Asked, maxima: Maxima, best: Best) -> torch.Tensor:
     """Tries a small pool for every query and returns for which (nq,) it was enough. Never waits for the device: it can be captured."""
     import torch
 
@@ -181,58 +176,14 @@ def first_attempt(metric: Metric, chunk: Chunk, asked: Asked, maxima: torch.Tens
     groups = min(k + MORE_ROWS, chunk.groups)
     if groups * GROUP > MOST_POOL_ROWS:
         return torch.zeros_like(best.open)
-    step = len(maxima) if chunk.fused else max(1, GATHERED_VALUES // (groups * GROUP * chunk.codes.shape[1]))
+    count = len(asked.queries)
+    step = count if chunk.fused else max(1, GATHERED_VALUES // (groups * GROUP * chunk.codes.shape[1]))
     done = []
-    for start in range(0, len(maxima), step):
+    for start in range(0, count, step):
         part = slice(start, start + step)
-        chosen, outside = top_groups(maxima[part], groups, chunk.groups)
+        chosen, outside = maxima.at(part).best(groups)
         done.append(_rescore(metric, chunk, asked.at(part), best.at(part), chosen, outside, MORE_ROWS))
     return torch.cat(done)
-
-
-def _product(queries: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
-    """Products of codes, (nq, w) x (m, w) or (nq, 1, w) x (nq, m, w), summed in float32 and rounded to float16."""
-    if queries.device.type == "cuda":
-        return queries @ codes.mT  # to nearest: the float32 sum is rounded once
-    return (queries.float() @ codes.float().mT).half()  # torch does not say how a CPU sums float16
-
-
-def group_maxima(queries: torch.Tensor, chunk: Chunk) -> torch.Tensor:
-    """The largest product of each query (nq, w) with each group's rows: (nq, groups and what fills up a family of them), -inf there."""
-    import torch
-
-    codes = chunk.codes
-    maxima = queries.new_empty(len(queries), -(-chunk.groups // FAMILY) * FAMILY)
-    maxima[:, chunk.groups :] = -math.inf
-    if chunk.scan is not None:
-        chunk.scan.maxima(queries, maxima)
-        return maxima
-    tile = max(1, TILE_VALUES // len(queries) // GROUP) * GROUP
-    for start in range(0, len(codes), tile):
-        products = _product(queries, codes[start : start + tile])
-        grouped = products.view(len(queries), -1, GROUP)
-        torch.amax(grouped, dim=2, out=maxima[:, start // GROUP : start // GROUP + grouped.shape[1]])
-    return maxima
-
-
-def top_groups(maxima: torch.Tensor, wanted: int, groups: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The ``wanted`` groups (nq, wanted) with the largest maxima, and the largest maximum (nq,) of any other; -inf where there is none.
-
-    A selection reads its values several times: it is made among families of groups first, and then in the best families alone.
-    """
-    import torch
-
-    if wanted * FAMILY >= maxima.shape[1]:
-        top = maxima[:, :groups].topk(min(wanted + 1, groups), dim=1)
-        outside = top.values[:, -1] if wanted < groups else torch.full_like(top.values[:, 0], -math.inf)
-        return top.indices[:, :wanted], outside
-    families = maxima.view(len(maxima), -1, FAMILY)
-    best = families.amax(dim=2).topk(wanted + 1, dim=1)
-    chosen = best.indices[:, :wanted, None] * FAMILY + torch.arange(FAMILY, device=maxima.device)
-    chosen = chosen.flatten(1)
-    top = maxima.gather(1, chosen).topk(wanted + 1, dim=1)
-    outside = torch.maximum(best.values[:, -1], top.values[:, -1])
-    return chosen.gather(1, top.indices[:, :wanted]), outside
 
 
 def _rescore(
@@ -254,7 +205,7 @@ def _rescore(
 
         products = fused_pool.pool_products(asked.coded.codes, chunk.codes, groups, GROUP, count)
     else:
-        products = _product(asked.coded.codes[:, None], chunk.codes[members])[:, 0]
+        products = product(asked.coded.codes[:, None], chunk.codes[members])[:, 0]
         products.masked_fill_(members >= count, -math.inf)  # the copies would take places in the pool
     pool = min(k + more, members.shape[1])
     top = products.topk(min(pool + 1, members.shape[1]), dim=1)

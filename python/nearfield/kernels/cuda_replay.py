@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nearfield.kernels.cuda_pool import Asked, Best, Chunk, finish, first_attempt, group_maxima
+from nearfield.kernels.cuda_maxima import Maxima
+from nearfield.kernels.cuda_pool import Asked, Best, Chunk, finish, first_attempt
 from nearfield.types import BoolArray, DoubleArray, FloatArray, IntArray, Metric
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ class _Replay:
         with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
             self._asked, self._maxima, self._best, self._proven = self._run()
 
-    def _run(self) -> tuple[Asked, torch.Tensor, Best, torch.Tensor]:
+    def _run(self) -> tuple[Asked, Maxima, Best, torch.Tensor]:
         import torch
 
         from nearfield.kernels import fused_pool
@@ -121,7 +122,7 @@ class _Replay:
         norms = fused_pool.norms(self._given)
         asked = Asked(self._given, norms, self._chunk.frame.queries(self._given, norms))
         best = Best.empty(len(self._given), self._k, self._given.device)
-        maxima = group_maxima(asked.coded.codes, self._chunk)
+        maxima = Maxima.of(asked.coded.codes, self._chunk.codes, self._chunk.scan)
         best.open.logical_or_(~asked.coded.usable)
         proven = first_attempt(self._metric, self._chunk, asked, maxima, best)
         flags = SETTLED * (proven | best.open).long() + ACCEPTED * (norms <= FLOAT32_MAX).long() + OPEN * best.open.long()

@@ -46,13 +46,13 @@ def scan_runs(device: torch.device) -> bool:
     return _tried("the fused scan", device, _scan_is_right)
 
 
-def scan_for(codes: torch.Tensor, group: int) -> Scan | None:
-    """The fused scan of these codes, where it runs and their width suits it."""
+def scan_for(codes: torch.Tensor, group: int, family: int) -> Scan | None:
+    """The fused scan of these codes, where it runs and their width suits it. group: rows; family: groups."""
     if not scan_runs(codes.device):
         return None
     from nearfield.kernels import fused_scan
 
-    return fused_scan.Scan(codes, group) if fused_scan.fits(codes.shape[1]) else None
+    return fused_scan.Scan(codes, group, family * group // fused_scan.TILE) if fused_scan.fits(codes.shape[1]) else None
 
 
 def _tried(what: str, device: torch.device, check: Any) -> bool:
@@ -79,17 +79,20 @@ def _example(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
 def _scan_is_right(device: torch.device) -> bool:
     import torch
 
-    from nearfield.kernels.fused_scan import Scan
+    from nearfield.kernels.cuda_maxima import FAMILY, GROUP, Maxima
+    from nearfield.kernels.fused_scan import TILE, Scan
 
     queries, rows = _example(device)
-    group = 16
-    expected = (queries.float() @ rows.float().T).view(QUERIES, -1, group).amax(2)
+    room = rows.new_zeros(ROWS, WIDTH + 16)
+    codes = room[:, :WIDTH]
+    codes.copy_(rows)
     for count in (1, 64, QUERIES):
-        out = torch.full((count, ROWS // group + 1), 7.0, dtype=torch.float16, device=device)
-        Scan(rows, group).maxima(queries[:count], out)
-        near = (out[:, :-1].float() - expected[:count]).abs() <= TOLERANCE
-        if not bool(near.all()) or not bool((out[:, -1] == 7.0).all()):
-            return False
+        expected = Maxima.of(queries[:count], codes, None)
+        found = Maxima(torch.full_like(expected.fine, -torch.inf), torch.full_like(expected.coarse, 7.0), expected.groups)
+        Scan(codes, GROUP, FAMILY * GROUP // TILE).maxima(queries[:count], found.fine, found.coarse)
+        for ours, theirs in ((found.fine, expected.fine), (found.coarse, expected.coarse)):
+            if not bool(((ours == theirs) | ((ours.float() - theirs.float()).abs() <= TOLERANCE)).all()):
+                return False
     return True
 
 
@@ -101,7 +104,10 @@ def _pool_is_right(device: torch.device) -> bool:
 
     queries, rows = _example(device)
     groups = torch.arange(QUERIES * 3, device=device).view(QUERIES, 3) % (ROWS // 16)
-    found = fused_pool.pool_products(queries, rows, groups, 16, ROWS)
+    room = rows.new_zeros(ROWS, WIDTH + 16)
+    codes = room[:, :WIDTH]
+    codes.copy_(rows)
+    found = fused_pool.pool_products(queries, codes, groups, 16, ROWS)
     members = (groups[:, :, None] * 16 + torch.arange(16, device=device)).flatten(1)
     expected = (queries.float()[:, None] @ rows.float()[members].mT)[:, 0]
     if not bool(((found.float() - expected).abs() <= TOLERANCE).all()):

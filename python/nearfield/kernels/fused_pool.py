@@ -20,12 +20,12 @@ ROWS = 16
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _pool(queries, codes, groups, out, rows, WIDTH: tl.constexpr, COLUMNS: tl.constexpr, GROUP: tl.constexpr):  # type: ignore[no-untyped-def]
+def _pool(queries, codes, groups, out, rows, stride, WIDTH: tl.constexpr, COLUMNS: tl.constexpr, GROUP: tl.constexpr):  # type: ignore[no-untyped-def]
     query, place, pool = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.num_programs(1)
     column = tl.arange(0, COLUMNS)
     asked = tl.load(queries + query * WIDTH + column, mask=column < WIDTH, other=0.0).to(tl.float32)
     row = tl.load(groups + query * pool + place) * GROUP + tl.arange(0, GROUP)
-    values = tl.load(codes + row[:, None] * WIDTH + column[None, :], mask=(column < WIDTH)[None, :], other=0.0).to(tl.float32)
+    values = tl.load(codes + row[:, None] * stride + column[None, :], mask=(column < WIDTH)[None, :], other=0.0).to(tl.float32)
     products = tl.sum(values * asked[None, :], axis=1)
     products = tl.where(row < rows, products, float("-inf"))
     tl.store(out + (query * pool + place) * GROUP + tl.arange(0, GROUP), products.to(tl.float16))
@@ -61,7 +61,9 @@ def pool_products(queries: torch.Tensor, codes: torch.Tensor, groups: torch.Tens
     count, pool = groups.shape
     out = queries.new_empty(count, pool * group)
     width = codes.shape[1]
-    _pool[(count, pool)](queries, codes, groups, out, rows, width, triton.next_power_of_2(width), group)
+    _pool[(count, pool)](
+        queries.contiguous(), codes, groups.contiguous(), out, rows, codes.stride(0), width, triton.next_power_of_2(width), group
+    )
     return out
 
 
@@ -73,7 +75,17 @@ def exact_scores(metric: Metric, queries: torch.Tensor, norms: torch.Tensor, row
     out = torch.empty((count, pool), dtype=torch.float64, device=chosen.device)
     # A square and its sum must stay two roundings: no fused multiply-add.
     _exact[(count, triton.cdiv(pool, ROWS))](
-        queries, norms, rows, chosen, out, pool, queries.shape[1], metric == "l2", metric == "cosine", ROWS, enable_fp_fusion=False
+        queries.contiguous(),
+        norms.contiguous(),
+        rows,
+        chosen.contiguous(),
+        out,
+        pool,
+        queries.shape[1],
+        metric == "l2",
+        metric == "cosine",
+        ROWS,
+        enable_fp_fusion=False,
     )
     return out
 

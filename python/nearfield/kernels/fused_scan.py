@@ -56,21 +56,31 @@ def _fetch(  # type: ignore[no-untyped-def]
 
 @gluon.jit  # type: ignore[untyped-decorator]
 def _keep(  # type: ignore[no-untyped-def]
-    sums, maxima, count, groups, stride, tile, QUERIES: gl.constexpr, TILE: gl.constexpr, GROUP: gl.constexpr
-):
-    """Writes the largest sum of each group of a tile, rounded to float16."""
-    best = gl.max(gl.reshape(sums, [QUERIES, TILE // GROUP, GROUP]), axis=2).to(gl.float16)
-    layout: gl.constexpr = best.type.layout
+    sums, running, fine, coarse, count, groups, tile, last,
+    QUERIES: gl.constexpr, TILE: gl.constexpr, GROUP: gl.constexpr, TILES: gl.constexpr, layout: gl.constexpr,
+):  # fmt: skip
+    """Writes the largest sum of each group of a tile, and of each family at its last tile, rounded to float16.
+
+    A tile's maxima of all queries lie side by side: 8 bytes a query, written in whole lines.
+    """
+    best = gl.convert_layout(gl.max(gl.reshape(sums, [QUERIES, TILE // GROUP, GROUP]), axis=2), layout, assert_trivial=True)
     query = gl.program_id(0) * QUERIES + gl.arange(0, QUERIES, gl.SliceLayout(1, layout))
-    group = tile * (TILE // GROUP) + gl.arange(0, TILE // GROUP, gl.SliceLayout(0, layout))
-    place = maxima + query.to(gl.int64)[:, None] * stride + group[None, :]
-    gl.store(place, best, mask=(query < count)[:, None] & (group < groups)[None, :])
+    place = gl.arange(0, TILE // GROUP, gl.SliceLayout(0, layout))
+    best = gl.where((tile * (TILE // GROUP) + place < groups)[None, :], best, float("-inf"))
+    at = fine + tile.to(gl.int64) * count * (TILE // GROUP) + query[:, None] * (TILE // GROUP) + place[None, :]
+    gl.store(at, best.to(gl.float16), mask=(query < count)[:, None])
+    running = gl.maximum(running, gl.max(best, axis=1))
+    if (tile % TILES == TILES - 1) | (tile == last - 1):
+        gl.store(coarse + (tile // TILES).to(gl.int64) * count + query, running.to(gl.float16), mask=query < count)
+        running = gl.full([QUERIES], float("-inf"), gl.float32, gl.SliceLayout(1, layout))
+    return running
 
 
 @gluon.jit  # type: ignore[untyped-decorator]
 def _scan(  # type: ignore[no-untyped-def]
-    queries, a, b, c, maxima, count, rows, groups, stride,
-    A: gl.constexpr, B: gl.constexpr, C: gl.constexpr, QUERIES: gl.constexpr, TILE: gl.constexpr, STAGES: gl.constexpr, GROUP: gl.constexpr,
+    queries, a, b, c, fine, coarse, count, rows, groups,
+    A: gl.constexpr, B: gl.constexpr, C: gl.constexpr,
+    QUERIES: gl.constexpr, TILE: gl.constexpr, STAGES: gl.constexpr, GROUP: gl.constexpr, TILES: gl.constexpr, kept: gl.constexpr,
 ):  # fmt: skip
     products: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [gl.num_warps(), 1], [16, TILE, 16])
     left: gl.constexpr = gl.DotOperandLayout(0, products, 2)
@@ -88,29 +98,31 @@ def _scan(  # type: ignore[no-untyped-def]
     ready = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     for slot in gl.static_range(STAGES):
         mbarrier.init(ready.index(slot), count=1)
-    tiles = gl.cdiv(rows, TILE).to(gl.int64)
-    first = (tiles * gl.program_id(1) // gl.num_programs(1)).to(gl.int32)
-    last = (tiles * (gl.program_id(1) + 1) // gl.num_programs(1)).to(gl.int32)
+    tiles = gl.cdiv(rows, TILE)
+    families = gl.cdiv(tiles, TILES).to(gl.int64)
+    first = (families * gl.program_id(1) // gl.num_programs(1)).to(gl.int32) * TILES
+    last = gl.minimum((families * (gl.program_id(1) + 1) // gl.num_programs(1)).to(gl.int32) * TILES, tiles)
     for slot in gl.static_range(STAGES):
         _fetch(a, b, c, rows_a, rows_b, rows_c, ready, first + slot, first, last, A, B, C, TILE, STAGES)
     zero = gl.zeros([QUERIES, TILE], gl.float32, products)
     sums = zero
+    running = gl.full([QUERIES], float("-inf"), gl.float32, gl.SliceLayout(1, kept))
     for tile in range(first, last):
         stage = (tile - first) % STAGES
         mbarrier.wait(ready.index(stage), ((tile - first) // STAGES) & 1)
-        running = warpgroup_mma(query_a, rows_a.index(stage).permute((1, 0)), zero, use_acc=False, is_async=True)
+        product = warpgroup_mma(query_a, rows_a.index(stage).permute((1, 0)), zero, use_acc=False, is_async=True)
         if B > 0:
-            running = warpgroup_mma(query_b, rows_b.index(stage).permute((1, 0)), running, is_async=True)
+            product = warpgroup_mma(query_b, rows_b.index(stage).permute((1, 0)), product, is_async=True)
         if C > 0:
-            running = warpgroup_mma(query_c, rows_c.index(stage).permute((1, 0)), running, is_async=True)
+            product = warpgroup_mma(query_c, rows_c.index(stage).permute((1, 0)), product, is_async=True)
         if tile > first:
             # All warps have waited for the tile before: its place is free, and its sums are nobody's but ours.
             gl.thread_barrier()
             _fetch(a, b, c, rows_a, rows_b, rows_c, ready, tile - 1 + STAGES, first, last, A, B, C, TILE, STAGES)
-            _keep(sums, maxima, count, groups, stride, tile - 1, QUERIES, TILE, GROUP)
-        sums = warpgroup_mma_wait(0, deps=(running,))
+            running = _keep(sums, running, fine, coarse, count, groups, tile - 1, last, QUERIES, TILE, GROUP, TILES, kept)
+        sums = warpgroup_mma_wait(0, deps=(product,))
     if last > first:
-        _keep(sums, maxima, count, groups, stride, last - 1, QUERIES, TILE, GROUP)
+        _keep(sums, running, fine, coarse, count, groups, last - 1, last, QUERIES, TILE, GROUP, TILES, kept)
 
 
 def pieces(width: int) -> tuple[int, int, int]:
@@ -132,30 +144,49 @@ def fits(width: int) -> bool:
 
 
 class Scan:
-    """The kernel for the codes (n, width) of one chunk, n a multiple of ``group``, on a Hopper GPU."""
+    """The kernel for the codes (n, width) of one chunk, n a multiple of ``group``, on a Hopper GPU.
 
-    def __init__(self, codes: torch.Tensor, group: int) -> None:
+    Args:
+        codes: float16; rows may lie farther apart than they are wide.
+        group: rows whose largest product is kept.
+        tiles: tiles of a family, whose largest product is kept too.
+    """
+
+    def __init__(self, codes: torch.Tensor, group: int, tiles: int) -> None:
         import torch
 
-        self.codes = codes
-        self.group = group
+        self.codes, self.group, self.tiles = codes, group, tiles
         self.pieces = pieces(codes.shape[1])
         self.stages = min(MOST_STAGES, SHARED_BYTES // (TILE * codes.shape[1] * 2))
         self.blocks = torch.cuda.get_device_properties(codes.device).multi_processor_count
         # Absent pieces are never read, but the kernel takes three descriptors.
         self._descriptors = [_descriptor(codes, piece or self.pieces[0]) for piece in self.pieces]
 
-    def maxima(self, queries: torch.Tensor, out: torch.Tensor) -> None:
-        """Fills ``out`` (nq, at least n / group), float16, with the largest product of each query (nq, width) and each group's rows."""
+    def maxima(self, queries: torch.Tensor, fine: torch.Tensor, coarse: torch.Tensor) -> None:
+        """Fills in the largest products of queries (nq, width), float16, with the rows of each group and of each family.
+
+        Args:
+            fine: (at least n / TILE, nq, TILE / group); the last tile's missing groups become -inf.
+            coarse: (families, nq).
+        """
         n = len(self.codes)
         warp_groups = 1 if len(queries) <= WARP_GROUP else 2
         block = WARP_GROUP * warp_groups
         side = -(-len(queries) // block)
-        splits = max(1, min(self.blocks // side, -(-n // TILE)))
+        splits = max(1, min(self.blocks // side, len(coarse)))
         _scan[(side, splits)](
-            queries, *self._descriptors, out, len(queries), n, n // self.group, out.stride(0),
-            *self.pieces, block, TILE, self.stages, self.group, num_warps=4 * warp_groups,
+            queries, *self._descriptors, fine, coarse, len(queries), n, n // self.group,
+            *self.pieces, block, TILE, self.stages, self.group, self.tiles, _kept_layout(block), num_warps=4 * warp_groups,
         )  # fmt: skip
+
+
+def _kept_layout(queries: int) -> Any:
+    """How threads hold the maxima (queries, TILE / group = 4) that a product's layout leaves them with, in the order that stores want.
+
+    A thread has the four maxima of queries q and q + 8, as have the three beside it; four warps have 64 queries.
+    """
+    warps = [[16, 0], [32, 0], [64, 0]][: (queries // 16).bit_length() - 1]
+    return gl.DistributedLinearLayout([[0, 1], [0, 2], [8, 0]], [[0, 0], [0, 0], [1, 0], [2, 0], [4, 0]], warps, [], [queries, 4])
 
 
 def _descriptor(codes: torch.Tensor, columns: int) -> Any:
