@@ -30,7 +30,8 @@ TOP = {"workflow", "repeat", "record", "info", "demo", "cli", "__main__"}  # may
 HOMES = {
     "torch": {"tune/", "export/", "encode/dtype.py", "encode/tower.py", "encode/torch_backend.py"}
     | {f"encode/{name}.py" for name in ("packed", "packed_backend", "packed_choice", "packed_lanes", "packed_steps", "triton_steps")}
-    | {f"kernels/{name}.py" for name in ("cuda", "cuda_codes", "cuda_maxima", "cuda_pool", "cuda_replay")},
+    | {f"kernels/{name}.py" for name in ("cuda", "cuda_codes", "cuda_maxima", "cuda_pool", "cuda_replay")}
+    | {f"kernels/{name}.py" for name in ("fused", "fused_pool", "fused_scan")},
     "triton": {"encode/triton_steps.py", "kernels/fused_pool.py", "kernels/fused_scan.py"},
     "transformers": {"tune/", "export/", "encode/tower.py", "encode/torch_backend.py"},
     "onnxruntime": {"export/", "encode/onnx_backend.py"},
