@@ -37,7 +37,7 @@ threads_option = click.option("--threads", type=click.IntRange(min=1), help="Thr
 path = click.Path(path_type=Path)
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.5 alone
     """A time such as 90s, 10m or 1.5h, in seconds; a bare number is seconds."""
 
     name = "time"

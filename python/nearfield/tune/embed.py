@@ -10,6 +10,7 @@ import torch
 from nearfield.encode.tower import Tower
 from nearfield.progress import Bar
 from nearfield.tune.batches import length_chunks
+from nearfield.tune.lookup import shared_lookup
 from nearfield.tune.pairs import TokenIds
 from nearfield.types import FloatArray
 
@@ -29,7 +30,8 @@ def embed(tower: Tower, ids: Sequence[TokenIds], *, chunk_rows: int, dtype: str,
     """
     device = next(tower.model.parameters()).device
     parts, positions = [], []
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == "bfloat16"):
+    half = torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == "bfloat16")
+    with half, shared_lookup(tower.model, ids, tower.tokenizer.pad_id):
         for chunk in length_chunks([len(row) for row in ids], chunk_rows):
             input_ids, mask = tower.tokenizer.pad([ids[i] for i in chunk])
             parts.append(tower(torch.from_numpy(input_ids).to(device), torch.from_numpy(mask).to(device)).float())

@@ -58,7 +58,7 @@ class TrainResult:
             share of the training time spent on scoring it.
         guard: the same three on the guard's dev sub-corpus and the allowed_drop; None without one.
         steps: optimizer steps of the run; ``best_step`` the one whose weights were kept.
-        pairs: training pairs of one epoch.
+        pairs: training pairs of one epoch; ``pairs_seen`` those of all steps together.
         seconds: time of training and merging, over all sessions of a resumed run.
         pairs_per_second: training alone, without scoring.
         dtype, dtype_reason: "float32" or "bfloat16", and why.
@@ -75,6 +75,7 @@ class TrainResult:
     steps: int
     best_step: int
     pairs: int
+    pairs_seen: int
     seconds: float
     pairs_per_second: float
     dtype: str
@@ -126,7 +127,7 @@ def train(
     store = CheckpointStore(work, identity, about)
     keep_freed_memory()
     with _repeatable(config.seed, device):
-        tower = _load(base, device)
+        tower = _load(base, device, dtype)
         sizes, speed = (config, 0.0) if budget is None else _sizes(budget, config, tower, dtype, pairs.documents, guard, clock)
         dev = choose_devset(dataset, sizes, query_ids_of=query_ids_of, doc_ids_of=doc_ids_of)
         guard_dev, notes = _guard_devset(guard, sizes, base)
@@ -174,6 +175,7 @@ def train(
         steps=state.step,
         best_step=state.best_step,
         pairs=len(pairs.pairs),
+        pairs_seen=batches.pairs_before(state.step),
         seconds=state.seconds + clock() - began,
         pairs_per_second=batches.pairs_before(state.step) / training,
         dtype=dtype,
@@ -244,8 +246,14 @@ def _sizes(
     return fitted(config, budget, tokens_per_second=speed, dev_tokens=tokens / len(sample), guard_tokens=guard_tokens), speed
 
 
-def _load(base: Path, device: str) -> Tower:
-    """The base with torch's fused attention, which trains 15 % faster here, or without where its architecture has no such form."""
+def _load(base: Path, device: str, dtype: str) -> Tower:
+    """The base with the form of attention that trains fastest: torch's fused one, or the plain one where its backward pass is slow.
+
+    In bfloat16 on a CPU the fused form's backward pass takes 31 ms where the plain products take a few (docs/log.md); in float32 it gains
+    15 %. An architecture without a fused form is loaded plain.
+    """
+    if device == "cpu" and dtype == "bfloat16":
+        return Tower.load(base, device=device)
     try:
         return Tower.load(base, device=device, attention="sdpa")
     except InputError as error:
@@ -258,7 +266,7 @@ def _changed_by_pieces(
     base: Path, documents: Sequence[TokenIds], config: TuneConfig, device: str, dtype: str, *, progress: bool
 ) -> Tensors:
     """The base's weights after it has learned to find documents by pieces of them."""
-    tower, reference = _load(base, device), _load(base, device).eval().requires_grad_(False)
+    tower, reference = _load(base, device, dtype), _load(base, device, dtype).eval().requires_grad_(False)
     _set_dropout(tower, 0.0)
     with show_progress("learning pieces of documents", STEPS, enabled=progress) as bar:
         tune_on_pieces(tower, reference, documents, config, dtype=dtype, bar=bar)

@@ -1,0 +1,68 @@
+"""What is compared: ways to tune one base model on one set of pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Kind = Literal["base", "nearfield", "sentence-transformers"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One way to tune.
+
+    Attributes:
+        name: its name in tables and on the command line.
+        kind: who trains; "base" trains nothing.
+        options: nearfield: fields of ``TuneConfig``; sentence-transformers: ``learning_rate``, ``batch_size``, ``max_tokens``.
+        about: one line for people.
+    """
+
+    name: str
+    kind: Kind
+    options: Mapping[str, Any] = field(default_factory=dict)
+    about: str = ""
+
+
+def _ours(name: str, about: str, **options: Any) -> Recipe:
+    return Recipe(name, "nearfield", options, about)
+
+
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe("base", "base", about="the base model as it is"),
+        _ours("ours", "nearfield's defaults"),
+        Recipe(
+            "theirs",
+            "sentence-transformers",
+            {"learning_rate": 5e-5, "batch_size": 64, "max_tokens": 128},
+            "sentence-transformers' trainer: MultipleNegativesRankingLoss, bf16, batch 64, lr 5e-5, no-duplicates sampler, 128 tokens",
+        ),
+        _ours("ours-no-pieces", "without the pieces of documents", pieces=0.0),
+        _ours("ours-no-merge", "all of the tuned weights, whatever the guard says", pieces=0.0, merge_alphas=[1.0], merge_trials=0),
+        _ours("ours-symmetric", "documents also look for their queries", symmetric=True),
+        _ours("ours-batch-128", "128 pairs a step", batch_size=128),
+        _ours("ours-rate-1e-4", "twice the rate", learning_rate=1e-4),
+        _ours("ours-dropout", "dropout 0.1", dropout=0.1),
+        _ours("ours-cosine", "cosine decay", decay="cosine"),
+    )
+}
+
+
+def named(names: str) -> list[Recipe]:
+    """Returns the recipes of a comma-separated list.
+
+    Raises:
+        ValueError: a name that is no recipe; the message lists them.
+
+    >>> [recipe.kind for recipe in named("ours,theirs")]
+    ['nearfield', 'sentence-transformers']
+    """
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    unknown = [name for name in wanted if name not in RECIPES]
+    if unknown or not wanted:
+        raise ValueError(f"recipes: {names!r} given, some of {', '.join(RECIPES)} expected")
+    return [RECIPES[name] for name in dict.fromkeys(wanted)]

@@ -1,0 +1,73 @@
+"""Training one cell: ours through ``nearfield.tune.train``, and what both sides have in common."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nearfield.config import TuneConfig
+from nearfield.data.dataset import Dataset
+
+CLOCKS: dict[str, Callable[[], float]] = {"wall": time.monotonic, "cpu": time.process_time}
+# Passes over the pairs where only the budget ends a run.
+ENDLESS = 1000
+
+
+@dataclasses.dataclass
+class Trained:
+    """A tuned model and what it took.
+
+    Attributes:
+        model: a sentence-transformers folder.
+        pairs_seen: training pairs over all steps; ``steps`` of them.
+        pairs_per_second: by the cell's clock, training steps alone, without loading, scoring or merging.
+        how: what trained, for example "trainer", and whatever is worth knowing.
+        details: figures of one side only.
+    """
+
+    model: Path
+    pairs_seen: int
+    steps: int
+    pairs_per_second: float
+    how: str
+    details: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def fewer_pairs(data: Dataset, count: int | None, seed: int) -> Dataset:
+    """Returns ``data`` with ``count`` of its training pairs, chosen by ``seed``; both sides are given the same ones."""
+    pairs = [(query, doc) for query, judged in data.qrels["train"].items() for doc in judged]
+    if count is None or len(pairs) <= count:
+        return data
+    chosen = np.random.default_rng(seed).choice(len(pairs), count, replace=False)
+    kept: dict[str, dict[str, int]] = {}
+    for place in np.sort(chosen):
+        query, doc = pairs[place]
+        kept.setdefault(query, {})[doc] = data.qrels["train"][query][doc]
+    return dataclasses.replace(data, qrels=data.qrels | {"train": kept})
+
+
+def train_ours(
+    data: Dataset, base: Path, work: Path, options: Mapping[str, Any], *, seed: int, seconds: float | None, clock: str, device: str,
+    guard: Dataset | None, epochs: int | None,
+) -> Trained:  # fmt: skip
+    """Trains with nearfield. Everything is inside the budget: loading, dev scores, pieces, merge, saving."""
+    from nearfield.tune.train import train
+
+    fixed: dict[str, Any] = {"seed": seed, "device": device, "budget_seconds": seconds, "checkpoint_minutes": 1e6}
+    if seconds is not None:
+        fixed |= {"max_pairs": None, "epochs": epochs or ENDLESS}
+    elif epochs is not None:
+        fixed |= {"epochs": epochs}
+    config = TuneConfig.from_dict({**fixed, **options})
+    made = train(data, base, config, work=work, guard=guard, progress=False, clock=CLOCKS[clock])
+    curve = [[entry["step"], entry["dev_ndcg"]] for entry in made.history if entry["kind"] == "train"]
+    details = {
+        "alpha": made.alpha, "pieces": made.pieces, "dev": made.dev, "guard_dev": made.guard, "best_step": made.best_step,
+        "dev_curve": curve, "notes": made.notes,
+    }  # fmt: skip
+    return Trained(made.model, made.pairs_seen, made.steps, made.pairs_per_second, made.dtype, details)
