@@ -81,7 +81,7 @@ def test_sub_corpora_shrink_to_their_share_and_never_grow() -> None:
 def test_what_the_end_needs_is_set_aside() -> None:
     with_pieces = reserve(TuneConfig(), tokens_per_second=1000, dev_tokens=0, guard_tokens=0)
     assert with_pieces == pytest.approx(24 * 24 * 72 * 4 / 1000)
-    assert reserve(TuneConfig(pieces=0), tokens_per_second=1000, dev_tokens=100, guard_tokens=900) == 6.0
+    assert reserve(TuneConfig(pieces=0), tokens_per_second=1000, dev_tokens=100, guard_tokens=900) == 3.0
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("10m", 600), ("1.5h", 5400)])

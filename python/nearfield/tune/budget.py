@@ -22,8 +22,8 @@ Clock = Callable[[], float]
 DEV_SHARE, GUARD_SHARE = 0.015, 0.015
 # Below these sizes a sub-corpus says nothing; they are kept even where they take more than their share.
 LEAST_QUERIES, LEAST_DOCUMENTS = 100, 200
-# Points that a merge usually measures: base, tuned, one or two more shares of the pieces, and some alphas between.
-POINTS = 6
+# Points of the merge that time is set aside for: base, tuned and one between; more are measured where time is left.
+POINTS = 3
 # What the pieces cost, in tokens encoded without gradients: 24 steps of 24 documents (64 tokens) and pieces (8), three times for the
 # gradient and once by the base.
 PIECES_TOKENS = 24 * 24 * (64 + 8) * 4
@@ -97,7 +97,7 @@ def reserve(config: TuneConfig, *, tokens_per_second: float, dev_tokens: int, gu
         dev_tokens, guard_tokens: of the sub-corpora; 0 where there is none.
 
     >>> reserve(TuneConfig(pieces=0), tokens_per_second=1000.0, dev_tokens=500, guard_tokens=1500)
-    12.0
+    6.0
     """
     pieces = PIECES_TOKENS if config.pieces else 0
     return (POINTS * (dev_tokens + guard_tokens) + pieces) / tokens_per_second

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 from nearfield.config import TuneConfig
@@ -28,7 +29,7 @@ def allowed_drop(config: TuneConfig) -> float:
 def choose_weights(
     trainer: Trainer,
     base: Tensors,
-    changed: Tensors | None,
+    change: Callable[[], Tensors] | None,
     guard: DevSet | None,
     *,
     budget: Budget | None = None,
@@ -39,7 +40,7 @@ def choose_weights(
     Args:
         trainer: a finished run.
         base: the weights it began with.
-        changed: the base after ``tune_on_pieces``; None without it.
+        change: makes the base after ``tune_on_pieces``, asked only where some of that is tried; None without it.
         guard: the guard's sub-corpus, or None.
         budget: of the run; where it runs out, fewer alphas are tried, one at least.
         progress: shows a bar on stderr.
@@ -49,13 +50,16 @@ def choose_weights(
     """
     config = trainer.config
     tuned = {name: tensor.to(trainer.tower.device) for name, tensor in trainer.best_weights().items()}
-    shares = [0.0] if changed is None else [config.pieces] if guard is None else [config.pieces * each for each in MULTIPLES]
+    shares = [0.0] if change is None else [config.pieces] if guard is None else [config.pieces * each for each in MULTIPLES]
     steps = 1 + len(shares) + min(config.merge_trials, sum(0 < alpha < 1 for alpha in config.merge_alphas))
     with show_progress("merging with the base", steps, enabled=progress) as bar:
         measuring, began = _Measuring(trainer, guard, bar), trainer.clock()
         at_base = measuring.point(base, Point(0.0, 0.0, None), trainer.vectors.get(0))
         tries: list[Point] = []
+        changed: Tensors | None = None
         for share in shares:
+            if share and change is not None:
+                changed = change() if changed is None else changed
             mixed = tuned if changed is None else add_change(tuned, base, changed, share)
             known = trainer.vectors.get(trainer.state.best_step) if share == 0 else None
             tries.append(measuring.point(mixed, Point(1.0, 0.0, None, share), known))

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -146,8 +147,10 @@ def train(
         tower.eval()
         began = clock()
         try:
-            changed = _changed_by_pieces(base, pairs.documents, config, device, dtype, progress=progress) if config.pieces else None
-            chosen, points = choose_weights(trainer, base_weights, changed, guard_dev, budget=budget, progress=progress)
+            learn = partial(_changed_by_pieces, base, pairs.documents, config, device, dtype, progress=progress)
+            chosen, points = choose_weights(
+                trainer, base_weights, learn if config.pieces else None, guard_dev, budget=budget, progress=progress
+            )
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"stopped after training, while merging; resume continues there, from {work}") from None
         model = _save_model(tower, work / "model")
