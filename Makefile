@@ -13,10 +13,10 @@ ARGS   ?=
 SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-quick test test-all test-numba test-cuda test-optimum lint format bench results wheel wheel-check sanitize clean
+.PHONY: help demo demo-quick test test-all test-numba test-cuda test-optimum lint format bench bench-compare results wheel wheel-check sanitize clean
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: python-new-enough
 python-new-enough:
@@ -82,6 +82,9 @@ format: $(VENV)/.dev ## rewrite the Python files in the house style
 
 bench: $(VENV)/.bench ## the benchmark suite with its peers (ARGS='score --quick' and the like)
 	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-compare: $(VENV)/.dev ## the working tree beside a commit, in turns: make bench-compare BASE=commit
+	$(BIN)/python -m benchmarks.compare $(or $(BASE),HEAD) $(ARGS)
 
 results: $(VENV)/.dev ## write the README's figures and benchmarks/results/results.html from the newest results
 	$(BIN)/python -m benchmarks.readme_table
