@@ -43,6 +43,8 @@ SUITES = {
     "end_to_end": Suite("text to ids over 250,000 vectors", 4, 12),
     "tune": Suite("training pairs a second", 12, 45),
     "cuda": Suite("exact top-k on a GPU", 2, 1),
+    "cuda_encode": Suite("text to vectors on a GPU", 1, 1),
+    "cuda_tune": Suite("training pairs a second on a GPU", 1, 1),
     "score_sweep": Suite("1 to 4,096 queries at once, with a plot", 4, 8),
     "filter": Suite("top-k among a part of the rows, exact and by graphs", 8, 15, ("filter_exact", "filter_graphs")),
     "approximate": Suite("scans that may miss, at equal recall", 4, 6),

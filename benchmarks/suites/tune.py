@@ -43,7 +43,7 @@ def pairs_of(plan: Plan, count: int) -> Pairs:
     return list(out.items())[:: len(out) // count][:count]
 
 
-def ours(pairs: Pairs, model: Path, dtype: str) -> float:
+def ours(pairs: Pairs, model: Path, dtype: str, tokens: int = TOKENS) -> float:
     """Seconds of nearfield's steps."""
     from nearfield.config import TuneConfig
     from nearfield.data.dataset import Dataset
@@ -56,7 +56,7 @@ def ours(pairs: Pairs, model: Path, dtype: str) -> float:
     ids = [f"d{i}" for i in range(count)]
     dataset = Dataset("pairs", "memory", ids, [text for _, text in pairs], [f"q{i}" for i in range(count + 2)], queries, qrels)
     config = TuneConfig(
-        batch_size=min(BATCH, count), max_tokens_train=TOKENS, max_tokens_query=TOKENS, temperature=TEMPERATURE, dtype=dtype, pieces=0.0,
+        batch_size=min(BATCH, count), max_tokens_train=tokens, max_tokens_query=tokens, temperature=TEMPERATURE, dtype=dtype, pieces=0.0,
         merge_trials=0, eval_every=1.0, patience=0, dev_documents=2,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as work:
@@ -64,7 +64,7 @@ def ours(pairs: Pairs, model: Path, dtype: str) -> float:
     return count / done.pairs_per_second
 
 
-def sentence_transformers(pairs: Pairs, model: Path, dtype: str) -> float:
+def sentence_transformers(pairs: Pairs, model: Path, dtype: str, tokens: int = TOKENS) -> float:
     """Seconds that the trainer of sentence-transformers says its loop took."""
     import torch
     from datasets import Dataset
@@ -72,7 +72,7 @@ def sentence_transformers(pairs: Pairs, model: Path, dtype: str) -> float:
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
     tower = SentenceTransformer(str(model), device="cuda" if torch.cuda.is_available() else "cpu")
-    tower.max_seq_length = TOKENS
+    tower.max_seq_length = tokens
     with tempfile.TemporaryDirectory() as work:
         arguments = SentenceTransformerTrainingArguments(
             output_dir=work, num_train_epochs=1, per_device_train_batch_size=min(BATCH, len(pairs)), bf16=dtype == "bfloat16",

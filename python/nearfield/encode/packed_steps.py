@@ -22,6 +22,9 @@ class TorchSteps:
     name = "torch"
     pads = True
 
+    def __init__(self, dropout: float = 0.0) -> None:
+        self.dropout = dropout  # of attention weights, in training
+
     def embed(self, batch: Packed, tables: tuple[torch.Tensor, ...], norm: Norm, eps: float) -> torch.Tensor:
         """See ``Steps``."""
         words, positions, kind = tables
@@ -40,7 +43,7 @@ class TorchSteps:
         padded[row, place] = qkv.view(tokens, 3, heads, width // heads)
         query, key, value = padded.permute(2, 0, 3, 1, 4)
         there = torch.arange(longest, device=qkv.device) < batch.bounds.diff().clamp(min=1)[:, None]
-        mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=there[:, None, None, :])
+        mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=there[:, None, None, :], dropout_p=self.dropout)
         return mixed.transpose(1, 2)[row, place].reshape(tokens, width)
 
     def add_norm(self, x: torch.Tensor, y: torch.Tensor, norm: Norm, eps: float) -> torch.Tensor:

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 
 import numpy as np
 import torch
 
+from nearfield.encode.tokenize import length_batches
 from nearfield.encode.tower import Tower
 from nearfield.progress import Bar
 from nearfield.tune.batches import length_chunks
 from nearfield.tune.lookup import shared_lookup
+from nearfield.tune.packed import TOKENS, can_pack, packed_vectors
 from nearfield.tune.pairs import TokenIds
-from nearfield.types import FloatArray
+from nearfield.types import FloatArray, IntArray
+
+GPU_ROWS = 128
 
 
 def embed(tower: Tower, ids: Sequence[TokenIds], *, chunk_rows: int, dtype: str, bar: Bar | None = None) -> torch.Tensor:
     """Returns ``(n, dim)`` vectors in the order of ``ids``, on the tower's device, in float32; gradients flow through.
 
     Texts are sorted by length and encoded ``chunk_rows`` at a time, each chunk padded to its own longest: the vectors (and so the loss
-    over all of them) are those of one large batch, for a fraction of its padding.
+    over all of them) are those of one large batch, for a fraction of its padding. A BERT on a GPU takes them without any padding, about
+    ``TOKENS`` tokens at a time, and other models there ``GPU_ROWS`` texts at least: small chunks would only wait for their launches.
 
     Args:
         tower: the model.
@@ -29,12 +35,22 @@ def embed(tower: Tower, ids: Sequence[TokenIds], *, chunk_rows: int, dtype: str,
         bar: refreshed, not advanced, after every chunk, so that a long encoding does not look like a halt.
     """
     device = next(tower.model.parameters()).device
+    lengths = [len(row) for row in ids]
+    packs = can_pack(tower)
+    if packs:
+        chunks: Iterable[IntArray] = length_batches(lengths, max_rows=len(ids), max_tokens=TOKENS)
+    else:
+        chunks = length_chunks(lengths, chunk_rows if device.type == "cpu" else max(chunk_rows, GPU_ROWS))
     parts, positions = [], []
     half = torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == "bfloat16")
-    with half, shared_lookup(tower.model, ids, tower.tokenizer.pad_id):
-        for chunk in length_chunks([len(row) for row in ids], chunk_rows):
-            input_ids, mask = tower.tokenizer.pad([ids[i] for i in chunk])
-            parts.append(tower(torch.from_numpy(input_ids).to(device), torch.from_numpy(mask).to(device)).float())
+    with half, nullcontext() if packs else shared_lookup(tower.model, ids, tower.tokenizer.pad_id):
+        for chunk in chunks:
+            rows = [ids[i] for i in chunk]
+            if packs:
+                parts.append(packed_vectors(tower, rows))
+            else:
+                input_ids, mask = tower.tokenizer.pad(rows)
+                parts.append(tower(torch.from_numpy(input_ids).to(device), torch.from_numpy(mask).to(device)).float())
             positions.append(chunk)
             if bar is not None:
                 bar.advance(0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +21,7 @@ from nearfield.tune.embed import embed, vectors_of
 from nearfield.tune.interrupts import finish_first
 from nearfield.tune.losses import info_nce
 from nearfield.tune.schedule import evaluation_steps, rate_at
+from nearfield.tune.watch import Seen, Watch, hold
 from nearfield.types import FloatArray
 
 Vectors = tuple[FloatArray, FloatArray]
@@ -87,6 +87,8 @@ class Trainer:
         self.limit, self.clock, self._place = limit, clock, 0.0
         self.parameters = {name: p for name, p in tower.model.named_parameters() if p.requires_grad}
         self.optimizer = make_optimizer(self.parameters, config)
+        self.watch = Watch(tower.device)
+        self._loss: float | None = None
         self.state = RunState()
         self.points = evaluation_steps(len(batches), config.eval_every) | {0}
         self.vectors: dict[int, Vectors] = {}  # the dev vectors at steps 0 and best_step, for the merge
@@ -157,19 +159,43 @@ class Trainer:
             temperature=self.config.temperature,
             symmetric=self.config.symmetric,
         )
-        value = loss.item()
-        self._refuse_unless_finite(value, "loss")
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.config.max_grad_norm)
-        self._refuse_unless_finite(norm.item(), "gradient norm")
+        self.watch.add(state.step + 1, loss, norm)
+        seen = [] if self.watch.late else self._look()
+        if self.watch.late:
+            hold(self.optimizer, loss, norm)
         with finish_first():
             self.optimizer.step()
             state.step += 1
-            state.loss_sum += value
-            state.loss_steps += 1
-        bar.advance(len(batch), note=self._note(value))
+            self._count(seen)
+        if self.watch.due():
+            self._settle()
+        bar.advance(len(batch), note=self._note(self._loss))
+
+    def _settle(self) -> None:
+        self._count(self._look())
+
+    def _look(self) -> list[Seen]:
+        """The figures of the steps since the last look; stops the run at one that is not finite."""
+        found = self.watch.look()
+        for seen in found:
+            if wrong := seen.wrong():
+                folder = self._save(_random_state(self.tower.device))
+                raise InputError(
+                    f"training: the {wrong} at step {seen.step} of {len(self.batches)}: lower learning_rate "
+                    f"({self.config.learning_rate:g} now) or look for broken texts; the last good weights are in {folder}"
+                )
+        return found
+
+    def _count(self, found: list[Seen]) -> None:
+        for seen in found:
+            self._loss = seen.loss
+            self.state.loss_sum += seen.loss
+            self.state.loss_steps += 1
 
     def _score(self, bar: Bar) -> None:
+        self._settle()  # what the device still has to do is training, not scoring
         state, began = self.state, self.clock()
         bar.advance(0, note="scoring the dev sub-corpus")
         vectors = self.dev_vectors(bar)
@@ -198,19 +224,11 @@ class Trainer:
         parts = [f"loss {loss:.3f}"] if loss is not None else []
         return ", ".join([*parts, *(f"dev nDCG@10 {entry['dev_ndcg']:.3f}" for entry in self.state.history[-1:])])
 
-    def _refuse_unless_finite(self, value: float, what: str) -> None:
-        if math.isfinite(value):
-            return
-        folder = self._save(_random_state(self.tower.device))
-        raise InputError(
-            f"training: the {what} is {value} at step {self.state.step + 1} of {len(self.batches)}: lower learning_rate "
-            f"({self.config.learning_rate:g} now) or look for broken texts; the last good weights are in {folder}"
-        )
-
     def _seconds(self) -> float:
         return self.state.seconds + self.clock() - self._started
 
     def _save(self, random: Tensors) -> Any:
+        self._settle()
         self.state.seconds, self._started = self._seconds(), self.clock()
         folder = self.store.save(
             model_weights(self.tower), optimizer_tensors(self.optimizer, self.parameters) | random, dataclasses.asdict(self.state)
