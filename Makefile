@@ -10,10 +10,21 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-
 VENV_OPTIMUM := .venv-optimum
 PIP_OPTIMUM  := $(VENV_OPTIMUM)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints-optimum.txt
 ARGS   ?=
+# SYSTEM=1: test-cuda and bench-cuda with PYTHON as it is, for a machine without a network. Nothing is installed; the native module is
+# compiled in place, and what needs a package that is missing is skipped with a line.
+ifdef SYSTEM
+CUDA_PYTHON := PYTHONPATH=python:$$PYTHONPATH $(PYTHON)
+CUDA_TESTS  := build/.in-place
+CUDA_BENCH  := build/.in-place
+else
+CUDA_PYTHON := $(BIN)/python
+CUDA_TESTS  := $(VENV)/.dev
+CUDA_BENCH  := $(VENV)/.bench
+endif
 SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-quick test test-all test-numba test-cuda test-optimum lint format bench bench-compare results wheel wheel-check sanitize clean
+.PHONY: help demo demo-quick test test-all test-numba test-cuda bench-cuda test-optimum lint format bench bench-compare results wheel wheel-check sanitize clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,8 +75,15 @@ test-all: $(VENV)/.dev lint ## the same with the slow tests
 test-numba: $(VENV)/.dev ## every fast test of Python on the Numba twin of the scorer (NEARFIELD_BACKEND=numba)
 	NEARFIELD_BACKEND=numba $(BIN)/python -m pytest -m 'not slow and not cuda and not optimum' --ignore tests/test_native.py --ignore tests/test_arm.py $(ARGS)
 
-test-cuda: $(VENV)/.dev ## the tests that need a GPU (torch built for CUDA); they are skipped where there is none
-	$(BIN)/python -m pytest -m cuda $(ARGS)
+build/.in-place: setup.py $(SOURCES) | python-new-enough
+	$(PYTHON) setup.py -q build_ext --inplace
+	@touch $@
+
+test-cuda: $(CUDA_TESTS) ## the tests that need a GPU (torch built for CUDA); skipped where there is none (SYSTEM=1: without installing)
+	$(CUDA_PYTHON) -m pytest -m cuda $$(grep -ls 'mark\.cuda' tests/test_*.py) $(ARGS)
+
+bench-cuda: $(CUDA_BENCH) ## the suites that need a GPU, with one short table last; one line each where there is none
+	$(CUDA_PYTHON) -m benchmarks cuda cuda_encode cuda_tune --brief $(ARGS)
 
 test-optimum: $(VENV_OPTIMUM)/.ready ## the tests of Optimum's exporter, in its own environment (.venv-optimum, transformers 4)
 	$(VENV_OPTIMUM)/bin/python -m pytest -m optimum tests/test_optimum.py $(ARGS)

@@ -6,7 +6,7 @@ gets instruction-set flags. An object is rebuilt when its source, a header it in
 ``tests/native/build.py`` takes sources, flags and compiled objects from here, so that what it checks is what is shipped.
 
 Environment: ``NF_SANITIZE=address,undefined`` or ``thread`` builds with that sanitizer; ``NF_BUILD_JOBS`` sets the number of
-compilers at a time (default 2).
+compilers at a time (default: the cores this process may use).
 """
 
 from __future__ import annotations
@@ -53,6 +53,10 @@ ARM_TARGETS = {"neon_dotprod": ["-march=armv8.2-a+dotprod"]}
 MACHINE = platform.machine().lower()
 ON_X86 = MACHINE in {"x86_64", "amd64"}
 TARGET_FLAGS = X86_TARGETS if ON_X86 else ARM_TARGETS if MACHINE in {"aarch64", "arm64"} else {}
+
+
+def usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def compiler() -> list[str]:
@@ -120,7 +124,7 @@ def compile_all(sources: list[Path], includes: list[str], link: Callable[[list[P
     # Two builds in one tree take turns, or they would link each other's half-written objects.
     with open(folder / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with ThreadPoolExecutor(int(os.environ.get("NF_BUILD_JOBS", "2"))) as pool:
+        with ThreadPoolExecutor(int(os.environ.get("NF_BUILD_JOBS") or usable_cores())) as pool:
             link(list(pool.map(compile_in, sources)))
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import suites
-from benchmarks.core import ceilings, durations, held, machine, results, tables
+from benchmarks.core import brief, ceilings, durations, held, machine, results, tables
 from benchmarks.core.own import BadData
 from benchmarks.core.plan import ROOT, Plan, usable_cores
 
@@ -58,6 +58,7 @@ def parser() -> argparse.ArgumentParser:
         help="int8: data with judgements in a dev split to measure the loss on, a BEIR folder or a file; may be given several times",
     )  # fmt: skip
     out.add_argument("--plan", action="store_true", help="say how long each of these suites takes, and run nothing")
+    out.add_argument("--brief", action="store_true", help="end with one short table: nearfield and its best peer for each piece of work")
     out.add_argument("--json", metavar="FILE", help="write the results to FILE as well; - makes one JSON document the last line of stdout")
     out.add_argument(
         "--out",
@@ -133,6 +134,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     path = results.write(document, options.out)
     tables.console().print(f"results: {path}", soft_wrap=True)
+    if options.brief and document["rows"]:
+        tables.console().print(brief.table([results.Row(**row) for row in document["rows"]]))
     if options.json == "-":
         print(results.dumps(document))
     elif options.json:
@@ -147,9 +150,10 @@ def run(names: Sequence[str], plan: Plan, command: str) -> dict[str, Any]:
     about, found, ours = machine.describe(), machine.versions(), machine.targets()
     for line in machine.lines(about, found, ours):
         out.print(line, soft_wrap=True, markup=False)
-    plan.ceilings = ceilings.measure([1, *plan.one_and_all, *plan.all_cores], quick=plan.quick, say=plan.say)
-    for line in ceilings.lines(plan.ceilings):
-        out.print(line, soft_wrap=True, markup=False)
+    if not all(name.startswith("cuda") for name in names):  # these measure the GPU's
+        plan.ceilings = ceilings.measure([1, *plan.one_and_all, *plan.all_cores], quick=plan.quick, say=plan.say)
+        for line in ceilings.lines(plan.ceilings):
+            out.print(line, soft_wrap=True, markup=False)
     out.print()
     rows, seconds = [], {}
     with kept_environment("NEARFIELD_THREADS"):  # the suites set it for each group

@@ -132,8 +132,8 @@ def test_a_readme_without_markers_is_left_alone(tmp_path: Path, capsys: pytest.C
 def test_the_command_refuses_an_unknown_suite_and_too_many_threads(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["nothing"]) == 2
     known = (
-        "import, score, build, search, encode, encode_load, encode_start, encode_quality, tokenize, end_to_end, tune, cuda, score_sweep, "
-        "filter, approximate, churn, int8, int8_speed"
+        "import, score, build, search, encode, encode_load, encode_start, encode_quality, tokenize, end_to_end, tune, cuda, cuda_encode, "
+        "cuda_tune, score_sweep, filter, approximate, churn, int8, int8_speed"
     )
     assert f"unknown suite 'nothing', one of {known} expected, or all" in capsys.readouterr().err
     with pytest.raises(SystemExit) as stopped:
