@@ -113,8 +113,10 @@ wheel: $(VENV)/.dev ## build the wheel into dist/
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist .
 	@ls -l dist
 
-wheel-check: wheel ## install the wheel alone, without extras, into an empty environment; encode and search there
-	$(BIN)/python tests/wheel_check.py dist/nearfield-*.whl
+wheel-check: wheel ## repair the wheel for other systems, look at it, install it alone into an empty environment; encode and search there
+	rm -rf wheelhouse
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m auditwheel repair --wheel-dir wheelhouse dist/nearfield-*.whl
+	$(BIN)/python tests/wheel_check.py wheelhouse/nearfield-*.whl
 
 sanitize: $(VENV)/.build-tools ## the native tests with AddressSanitizer and UndefinedBehaviorSanitizer, then with ThreadSanitizer
 	$(BIN)/python tests/native/build.py --sanitize address,undefined $(ARGS)
