@@ -60,6 +60,8 @@ EXTRAS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("of a bare loop", "bare_tail", lambda value: f"{value:.2f}"),
     ("idle CPU", "idle", lambda value: f"{100 * value:.1f} %"),
     ("min cosine", "min_cosine", lambda value: f"{value:.5f}"),
+    ("refused", "refused", lambda value: f"{100 * value:.1f} %"),
+    ("broken", "broken", lambda value: f"{value:,}"),
     ("rows / s", "rate", lambda value: f"{value:,.0f}"),
     ("modules", "modules", lambda value: f"{value:,}"),
     ("loads", "loads", str),

@@ -41,6 +41,7 @@ SUITES = {
     "encode_quality": Suite("loss of each precision on data with judgements", 20, 30),
     "tokenize": Suite("texts to token ids", 1, 5),
     "end_to_end": Suite("text to ids over 250,000 vectors", 4, 12),
+    "service": Suite("the example service under wrk, also overloaded", 2, 20),
     "tune": Suite("training pairs a second", 12, 45),
     "cuda": Suite("exact top-k on a GPU", 2, 1),
     "cuda_encode": Suite("text to vectors on a GPU", 1, 1),
