@@ -280,7 +280,7 @@ def test_the_fused_kernels_agree_in_tritons_interpreter(tiny_model_of: Callable[
 # --- on a GPU ----------------------------------------------------------------------------------------------------------
 
 # Precision -> mean and worst 1 - cosine to float32 on the CPU, and how far a component may move with the batch.
-BOUNDS = {"fp32": (1e-6, 2e-6, 1e-5), "fp16": (1e-5, 1e-4, 2e-3), "bf16": (3e-4, 1e-3, 2e-2)}
+BOUNDS = {"fp32": (1e-6, 2e-6, 1e-5), "fp16": (2e-6, 2e-5, 2e-3), "bf16": (1e-4, 5e-4, 2e-2)}
 
 
 def gpu_models(tiny_model_of: Callable[..., Path]) -> list[Path]:
@@ -299,6 +299,9 @@ def models_of(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return gpu_models(lambda **options: make_tiny_model(tmp_path_factory.mktemp("gpu") / "model", **options))
 
 
+on_the_cpu: dict[Path, np.ndarray] = {}  # half a minute for all three precisions otherwise
+
+
 def gpu_texts() -> list[str]:
     return [*TEXTS, *some_texts(300, seed=3, longest=20), *some_texts(60, seed=4, longest=250)]
 
@@ -309,7 +312,9 @@ def gpu_texts() -> list[str]:
 def test_a_gpus_vectors_are_the_cpus(models_of: list[Path], precision: str) -> None:
     texts = gpu_texts()
     for folder in models_of:
-        wanted = nf.Encoder(folder, backend="torch").encode(texts).astype(np.float64)
+        if folder not in on_the_cpu:
+            on_the_cpu[folder] = nf.Encoder(folder, backend="torch").encode(texts).astype(np.float64)
+        wanted = on_the_cpu[folder]
         with nf.Encoder(folder, backend="torch", precision=precision, device="cuda") as encoder:  # type: ignore[arg-type]
             found = encoder.encode(texts)
             away = 1 - (found * wanted).sum(axis=1)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from conftest import make_pairs
 from encode_models import make_architecture, some_texts
 from nearfield.config import TuneConfig
 from nearfield.encode.tower import Tower
 from nearfield.errors import InputError
 from nearfield.tune import embed as embedding
-from nearfield.tune import packed, train, watch
+from nearfield.tune import loop, packed, train, watch
 from nearfield.tune.loop import make_optimizer
+from test_tune_train import FAST, code_book
 
 torch = pytest.importorskip("torch")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
@@ -83,36 +84,26 @@ def test_a_watch_looks_late_on_a_gpu_and_at_once_on_a_cpu() -> None:
     assert not far.due()
 
 
-@pytest.fixture
-def dataset(tmp_path: Path) -> object:
-    import json
-
-    from nearfield.data.read import read
-    from nearfield.data.split import split
-
-    path = tmp_path / "pairs.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in make_pairs(200)), encoding="utf-8")
-    return split(read(path))
-
-
 # --- on a GPU ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.cuda
 @needs_gpu
-def test_a_gpu_trains_as_the_cpu_does(tiny_model: Path, tmp_path: Path, dataset: object) -> None:
-    """float32 on both: the same losses and dev scores but for rounding; bfloat16 near them."""
-    histories = {}
+def test_a_gpu_trains_as_the_cpu_does(tiny_model: Path, tmp_path: Path) -> None:
+    """float32 on both: the same first losses but for rounding, which training then spreads; bfloat16 near them. All learn the code."""
+    losses, scores = {}, {}
     for device, dtype in (("cpu", "float32"), ("cuda", "float32"), ("cuda", "bfloat16")):
-        config = TuneConfig(batch_size=16, epochs=2, device=device, dtype=dtype, learning_rate=1e-3)  # type: ignore[arg-type]
-        done = train.train(dataset, tiny_model, config, work=tmp_path / device / dtype, progress=False)  # type: ignore[arg-type]
-        histories[device, dtype] = [entry["loss"] for entry in done.history if entry["kind"] == "train" and entry["loss"] is not None]
-        print(device, dtype, histories[device, dtype], f"{done.pairs_per_second:.0f} pairs/s")
-    cpu = histories["cpu", "float32"]
-    assert len(cpu) >= 2
-    assert cpu[-1] < cpu[0]
-    np.testing.assert_allclose(histories["cuda", "float32"], cpu, rtol=0.02)
-    np.testing.assert_allclose(histories["cuda", "bfloat16"], cpu, rtol=0.1)
+        config = dataclasses.replace(FAST, device=device, dtype=dtype)  # type: ignore[arg-type]
+        done = train.train(code_book(), tiny_model, config, work=tmp_path / device / dtype, progress=False)
+        history = [entry for entry in done.history if entry["kind"] == "train"]
+        losses[device, dtype] = [entry["loss"] for entry in history if entry["loss"] is not None]
+        scores[device, dtype] = [entry["dev_ndcg"] for entry in history]
+        print(device, dtype, losses[device, dtype], scores[device, dtype], f"{done.pairs_per_second:.0f} pairs/s")
+    wanted = losses["cpu", "float32"]
+    for where, near in ((("cuda", "float32"), 0.01), (("cuda", "bfloat16"), 0.05)):
+        np.testing.assert_allclose(losses[where][0], wanted[0], rtol=near)
+        np.testing.assert_allclose(losses[where], wanted, rtol=0.25, atol=0.01)
+        assert scores[where][-1] > scores[where][0] + 0.2
 
 
 @pytest.mark.cuda
@@ -131,7 +122,7 @@ def test_torchs_own_attention_is_found_and_agrees(tiny_model: Path) -> None:
 
 @pytest.mark.cuda
 @needs_gpu
-def test_a_step_that_is_not_finite_leaves_the_weights_alone(tiny_model: Path, tmp_path: Path, dataset: object) -> None:
+def test_a_step_that_is_not_finite_leaves_the_weights_alone(tiny_model: Path, tmp_path: Path) -> None:
     tower = Tower.load(tiny_model, device="cuda", attention="sdpa")
     parameters = dict(tower.model.named_parameters())
     optimizer = make_optimizer(parameters, TuneConfig(learning_rate=1e-2))
@@ -143,11 +134,7 @@ def test_a_step_that_is_not_finite_leaves_the_weights_alone(tiny_model: Path, tm
         optimizer.step()
         moved = max(float((p - before[name]).abs().max()) for name, p in parameters.items())
         assert (moved == 0) if bad else (0 < moved < 1)
-    config = TuneConfig(batch_size=16, device="cuda", learning_rate=0.1, temperature=1e-3, max_grad_norm=1e6)
-    kept = train.info_nce if hasattr(train, "info_nce") else None
-    assert kept is None
-    from nearfield.tune import loop
-
+    config = dataclasses.replace(FAST, device="cuda")
     calls = []
     whole = loop.info_nce
 
@@ -159,6 +146,6 @@ def test_a_step_that_is_not_finite_leaves_the_weights_alone(tiny_model: Path, tm
     loop.info_nce = spoilt  # type: ignore[assignment]
     try:
         with pytest.raises(InputError, match=r"the loss is nan at step 2 of \d+: lower learning_rate"):
-            train.train(dataset, tiny_model, config, work=tmp_path / "work", progress=False)  # type: ignore[arg-type]
+            train.train(code_book(), tiny_model, config, work=tmp_path / "work", progress=False)
     finally:
         loop.info_nce = whole

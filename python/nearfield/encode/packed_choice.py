@@ -23,7 +23,7 @@ AUTO_BOUND = 1e-4
 PROBES, PROBE_SEED = 16, 7
 # How far the fused kernels' vectors may lie from torch's own steps in the same type, by component of a unit vector: several times what
 # another order of summation does, far below what a wrong kernel would.
-AGREEMENT = {"fp32": 2e-5, "bf16": 3e-2, "fp16": 4e-3}
+AGREEMENT = {"fp32": 2e-5, "bf16": 6e-2, "fp16": 8e-3}
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,8 @@ def probes(shape: Shape, device: torch.device) -> Packed:
     rng = np.random.default_rng(PROBE_SEED)
     longest = min(128, shape.positions)
     lengths = np.unique(np.geomspace(1, longest, PROBES).astype(np.int64))
+    if odd := int(lengths.sum()) % 16:  # as recorded batches have it: Triton compiles other kernels for other alignments
+        lengths = np.append(lengths, min(16 - odd, shape.positions))
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     tokens, texts = int(offsets[-1]), len(lengths)
     laid = np.empty(3 * tokens + texts + 1, np.int32)
