@@ -136,16 +136,16 @@ def test_a_step_that_is_not_finite_leaves_the_weights_alone(tiny_model: Path, tm
         assert (moved == 0) if bad else (0 < moved < 1)
     config = dataclasses.replace(FAST, device="cuda")
     calls = []
-    whole = loop.info_nce
+    whole = loop.step_loss
 
     def spoilt(*arguments: object, **options: object) -> torch.Tensor:
         calls.append(1)
         loss = whole(*arguments, **options)  # type: ignore[arg-type]
         return loss * float("nan") if len(calls) == 2 else loss
 
-    loop.info_nce = spoilt  # type: ignore[assignment]
+    loop.step_loss = spoilt  # type: ignore[assignment]
     try:
         with pytest.raises(InputError, match=r"the loss is nan at step 2 of \d+: lower learning_rate"):
             train.train(code_book(), tiny_model, config, work=tmp_path / "work", progress=False)
     finally:
-        loop.info_nce = whole
+        loop.step_loss = whole

@@ -21,13 +21,13 @@ class StepClock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
         self.now, self.rates = 100.0, list[float]()
-        inner = loop.info_nce
+        inner = loop.step_loss
 
         def timed(*arguments: Any, **options: Any) -> Any:
             self.now += seconds
             return inner(*arguments, **options)
 
-        monkeypatch.setattr(loop, "info_nce", timed)
+        monkeypatch.setattr(loop, "step_loss", timed)
         place = loop.rate_at
 
         def noted(*arguments: Any, **options: Any) -> float:

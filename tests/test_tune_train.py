@@ -116,7 +116,7 @@ def test_the_same_run_gives_the_same_bits_and_leaves_the_callers_random_state(
     assert digest(other.model) != digest(finished.model)
 
 
-def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int, error: type[BaseException], where: str = "info_nce") -> None:
+def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int, error: type[BaseException], where: str = "step_loss") -> None:
     """Makes the ``step``-th call of the loss (counted over the run) fail, as a Ctrl-C or a crash in that step would."""
     calls, real = [0], getattr(loop, where)
 
@@ -131,7 +131,7 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int, error: type[BaseExc
 
 # In the first step, in the middle of a step, during the score after step 30, and (with a random state to restore) after it.
 @pytest.mark.parametrize(
-    ("step", "where", "dropout"), [(1, "info_nce", 0.0), (17, "info_nce", 0.0), (2, "encode_devset", 0.0), (31, "info_nce", 0.1)]
+    ("step", "where", "dropout"), [(1, "step_loss", 0.0), (17, "step_loss", 0.0), (2, "encode_devset", 0.0), (31, "step_loss", 0.1)]
 )
 def test_resume_after_ctrl_c_gives_the_same_bits(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, finished: TrainResult, step: int, where: str, dropout: float
@@ -237,14 +237,14 @@ def test_resume_with_nothing_to_resume_begins_and_a_finished_run_only_merges(
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_weights(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls, real = [0], loop.info_nce
+    calls, real = [0], loop.step_loss
 
     def broken(*args: Any, **kwargs: Any) -> torch.Tensor:
         calls[0] += 1
         loss: torch.Tensor = real(*args, **kwargs)
         return loss * float("nan") if calls[0] == 5 else loss
 
-    monkeypatch.setattr(loop, "info_nce", broken)
+    monkeypatch.setattr(loop, "step_loss", broken)
     with pytest.raises(InputError, match=r"loss is nan at step 5 of 60: lower learning_rate \(0\.003 now\)"):
         run(tmp_path, tiny_model)
     weights = load_file(next(tmp_path.glob("checkpoint-*/weights.safetensors")))

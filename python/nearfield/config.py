@@ -18,6 +18,7 @@ Decay = Literal["linear", "cosine"]
 DType = Literal["auto", "float32", "bfloat16"]
 Device = Literal["auto", "cpu", "cuda"]
 EvaluationPrecision = Literal["fp32", "bf16", "auto"]
+DistillLoss = Literal["kl", "margin"]
 Int8Method = Literal["rows", "dynamic", "static", "nbits", "none"]
 
 # Field -> lowest and highest value accepted, both included. Wide on purpose: they catch slips (a learning rate of 5), not taste.
@@ -31,6 +32,11 @@ _RANGES: dict[str, tuple[float, float]] = {
     "temperature": (1e-3, 10),
     "pieces": (0, 2),
     "hard_negatives": (0, 64),
+    "mined_negatives": (0, 64),
+    "mined_margin": (0, 1),
+    "anchor": (0, 100),
+    "distill": (0, 1),
+    "teacher_temperature": (1e-3, 1e3),
     "max_tokens_train": (4, 65536),
     "max_tokens_query": (4, 65536),
     "dropout": (0, 0.9),
@@ -55,6 +61,7 @@ _RANGES: dict[str, tuple[float, float]] = {
 }
 _CHOICES: dict[str, tuple[str, ...]] = {
     "decay": get_args(Decay),
+    "distill_loss": get_args(DistillLoss),
     "dtype": get_args(DType),
     "device": get_args(Device),
     "int8": get_args(Int8Method),
@@ -88,6 +95,24 @@ class TuneConfig:
             that holds the guard is taken. About a minute; 0 switches it off.
         symmetric: also asks each document to find its query. False: retrieval asks in one direction only.
         hard_negatives: labelled negatives used per pair and step, rotating over the epochs. 1: each costs as much as a pair's own document.
+        mined_negatives: wrong documents that the base itself puts high, added to the labelled ones of each query (see
+            ``nearfield.tune.negatives``). 0: the training texts have to
+            be encoded once more, and in-batch negatives alone are what the defaults were measured with.
+        mined_margin: a mined document whose score comes within this share of the positive's may be an answer and is left away. 0.05: what
+            NV-Retriever found best of several filters.
+        anchor: weight of the distance between the vectors and the base's of the same texts, added to the loss. 0.0: the best
+            anchors kept three quarters of the gain and nearly doubled the time (docs/log.md); the pieces cost less.
+        matryoshka: shorter vectors (their first values alone) that the loss also asks to be good, for example [128, 64]; the whole one is
+            always among them. None by default: untrained cuts of all-MiniLM lose little down to half.
+        distill: share of a teacher's part in the loss, from 0 to 1: the teacher's scores of each query's own document and negatives are
+            learned beside the labels. 0.0: there is no teacher by default.
+        distill_loss: "kl": the teacher's distribution over these candidates; "margin": the differences to the positive (MarginMSE). kl:
+            keeps to orders and needs no common scale.
+        teacher: who scores: "cross-encoder" (a small one, trained from the base on the training pairs), or a model folder of a larger
+            encoder with the same tokenizer. None: nobody.
+        teacher_temperature: the teacher's scores are divided by it before the softmax. 1.0: a cross-encoder's logits; cosines need 0.05.
+        gradcache: encodes every text twice and keeps the activations of one chunk only, for batches beyond memory; the gradient is that of
+            the whole batch. False: costs a third more time.
         max_tokens_train: documents are cut to this many tokens in training and on the dev sub-corpus. 128: cost grows with length, and
             what a document is about is nearly always said by then. The finished model keeps the base's own length.
         max_tokens_query: the same for queries. 64: longer questions are rare.
@@ -147,6 +172,15 @@ class TuneConfig:
     pieces: float = 0.5
     symmetric: bool = False
     hard_negatives: int = 1
+    mined_negatives: int = 0
+    mined_margin: float = 0.05
+    anchor: float = 0.0
+    matryoshka: tuple[int, ...] = ()
+    distill: float = 0.0
+    distill_loss: DistillLoss = "kl"
+    teacher: str | None = None
+    teacher_temperature: float = 1.0
+    gradcache: bool = False
     max_tokens_train: int = 128
     max_tokens_query: int = 64
     dropout: float = 0.0
@@ -181,7 +215,7 @@ class TuneConfig:
         [0.0, 0.25]
         """
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return values | {"merge_alphas": list(self.merge_alphas)}
+        return values | {"merge_alphas": list(self.merge_alphas), "matryoshka": list(self.matryoshka)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], *, where: str = "config") -> TuneConfig:
@@ -279,6 +313,8 @@ class ExportConfig:
 def _checked(name: str, type_name: str, value: Any, *, where: str) -> Any:
     if name == "merge_alphas":
         return _checked_alphas(value, where)
+    if name == "matryoshka":
+        return _checked_dims(value, where)
     if name in _CHOICES:
         if value not in _CHOICES[name]:
             raise InputError(f"{where}: {name}: {value!r} given, one of {', '.join(_CHOICES[name])} expected")
@@ -289,6 +325,10 @@ def _checked(name: str, type_name: str, value: Any, *, where: str) -> Any:
         return value
     if value is None and type_name.endswith("None"):
         return None
+    if type_name.startswith("str"):
+        if not isinstance(value, str) or not value:
+            raise InputError(f"{where}: {name}: {value!r} given, a text expected")
+        return value
     low, high = _RANGES[name]
     whole = type_name.startswith("int")
     expected = f"a {'whole ' if whole else ''}number from {low:g} to {high:g} expected"
@@ -308,3 +348,9 @@ def _checked_alphas(value: Any, where: str) -> tuple[float, ...]:
     if not fine:
         raise InputError(f"{where}: merge_alphas: {value!r} given, a list of at least one number from 0 to 1 expected")
     return tuple(sorted({float(alpha) for alpha in value}))
+
+
+def _checked_dims(value: Any, where: str) -> tuple[int, ...]:
+    if not isinstance(value, (list, tuple)) or not all(isinstance(dim, int) and not isinstance(dim, bool) and dim >= 1 for dim in value):
+        raise InputError(f"{where}: matryoshka: {value!r} given, a list of whole numbers of at least 1 expected, for example [128, 64]")
+    return tuple(sorted(set(value), reverse=True))

@@ -9,7 +9,7 @@ import numpy as np
 
 from nearfield.config import TuneConfig
 from nearfield.tune.pairs import TokenIds, TrainingPairs
-from nearfield.types import BoolArray, IntArray
+from nearfield.types import BoolArray, FloatArray, IntArray
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,8 @@ class Batch:
         query_of: ``(B,)`` int64, each pair's place in ``queries``.
         target: ``(B,)`` int64, each pair's place in ``documents``.
         relevant: ``(B, C)`` bool, True where the document is relevant to the pair's query.
+        candidates: ``(B, 1 + m)`` int64, places of the pair's document and of its own negatives; -1 where there are fewer.
+        teacher: float32 of the same shape, the teacher's scores of these; NaN where there is none.
     """
 
     queries: list[TokenIds]
@@ -29,6 +31,8 @@ class Batch:
     query_of: IntArray
     target: IntArray
     relevant: BoolArray
+    candidates: IntArray
+    teacher: FloatArray
 
     def __len__(self) -> int:
         return len(self.target)
@@ -66,15 +70,22 @@ class Batches:
         query_rows, query_of = np.unique(pairs[:, 0], return_inverse=True)
         places: dict[int, int] = {}
         target = np.array([places.setdefault(int(row), len(places)) for row in pairs[:, 1]], np.int64)
-        for query_row in pairs[:, 0]:
-            for row in _rotating(self.pairs.negatives[query_row], self.config.hard_negatives, epoch):
+        own_negatives = [_rotating(self.pairs.negatives[query_row], self.config.hard_negatives, epoch) for query_row in pairs[:, 0]]
+        for rows in own_negatives:
+            for row in rows:
                 places.setdefault(row, len(places))
         relevant = np.zeros((len(pairs), len(places)), np.bool_)
         for i, query_row in enumerate(pairs[:, 0]):
             known = self.pairs.relevant[query_row]
             relevant[i] = [row in known for row in places]
-        queries = [self.pairs.queries[row] for row in query_rows]
-        return Batch(queries, [self.pairs.documents[row] for row in places], query_of.reshape(-1).astype(np.int64), target, relevant)
+        candidates = np.full((len(pairs), 1 + max(map(len, own_negatives), default=0)), -1, np.int64)
+        teacher = np.full(candidates.shape, np.nan, np.float32)
+        for i, ((query_row, own), rows) in enumerate(zip(pairs.tolist(), own_negatives, strict=True)):
+            for j, row in enumerate((own, *rows)):
+                candidates[i, j] = places[row]
+                teacher[i, j] = self.pairs.teacher.get((query_row, row), np.nan)
+        queries, documents = [self.pairs.queries[row] for row in query_rows], [self.pairs.documents[row] for row in places]
+        return Batch(queries, documents, query_of.reshape(-1).astype(np.int64), target, relevant, candidates, teacher)
 
 
 def _rotating(rows: Sequence[int], count: int, epoch: int) -> list[int]:

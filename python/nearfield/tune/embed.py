@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 
 import numpy as np
@@ -12,6 +12,7 @@ from nearfield.encode.tokenize import length_batches
 from nearfield.encode.tower import Tower
 from nearfield.progress import Bar
 from nearfield.tune.batches import length_chunks
+from nearfield.tune.gradcache import cached_backward
 from nearfield.tune.lookup import shared_lookup
 from nearfield.tune.packed import TOKENS, can_pack, packed_vectors
 from nearfield.tune.pairs import TokenIds
@@ -56,6 +57,19 @@ def embed(tower: Tower, ids: Sequence[TokenIds], *, chunk_rows: int, dtype: str,
                 bar.advance(0)
     back = np.argsort(np.concatenate(positions), kind="stable")
     return torch.cat(parts)[torch.from_numpy(back).to(device)]
+
+
+def cached_step(
+    tower: Tower, ids: Sequence[TokenIds], loss_of: Callable[[torch.Tensor], torch.Tensor], *, chunk_rows: int, dtype: str
+) -> torch.Tensor:
+    """``loss_of(embed(...))`` and its gradient, for the activations of one chunk (``nearfield.tune.gradcache``); returns the loss."""
+    chunks = list(length_chunks([len(row) for row in ids], chunk_rows))
+    back = torch.from_numpy(np.argsort(np.concatenate(chunks), kind="stable")).to(tower.device)
+
+    def encode(chunk: IntArray) -> torch.Tensor:
+        return embed(tower, [ids[i] for i in chunk], chunk_rows=chunk_rows, dtype=dtype)
+
+    return cached_backward(chunks, encode, lambda vectors: loss_of(vectors[back]))
 
 
 def vectors_of(tower: Tower, ids: Sequence[TokenIds], *, chunk_rows: int, dtype: str, bar: Bar | None = None) -> FloatArray:

@@ -13,13 +13,13 @@ from nearfield.config import TuneConfig
 from nearfield.encode.tower import Tower
 from nearfield.errors import InputError
 from nearfield.progress import Bar
-from nearfield.tune.batches import Batches
+from nearfield.tune.batches import Batch, Batches
 from nearfield.tune.budget import Clock, expected_steps, place
 from nearfield.tune.checkpoints import CheckpointStore, Tensors
 from nearfield.tune.devset import DevSet
-from nearfield.tune.embed import embed, vectors_of
+from nearfield.tune.embed import cached_step, embed, vectors_of
 from nearfield.tune.interrupts import finish_first
-from nearfield.tune.losses import info_nce
+from nearfield.tune.objective import step_loss
 from nearfield.tune.schedule import evaluation_steps, rate_at
 from nearfield.tune.watch import Seen, Watch, hold
 from nearfield.types import FloatArray
@@ -66,6 +66,7 @@ class Trainer:
         store: opened; with ``resume`` its checkpoint is taken up.
         dtype: "float32" or "bfloat16".
         resume: whether the store has a checkpoint to go on from.
+        reference: the base, for ``config.anchor``.
         limit: seconds of training and scoring, over all sessions of a resumed run; None: until the steps are done.
         clock: what measures them.
     """
@@ -80,11 +81,12 @@ class Trainer:
         *,
         dtype: str,
         resume: bool,
+        reference: Tower | None = None,
         limit: float | None = None,
         clock: Clock = time.monotonic,
     ) -> None:
         self.tower, self.batches, self.dev, self.config, self.store, self.dtype = tower, batches, dev, config, store, dtype
-        self.limit, self.clock, self._place = limit, clock, 0.0
+        self.reference, self.limit, self.clock, self._place = reference, limit, clock, 0.0
         self.parameters = {name: p for name, p in tower.model.named_parameters() if p.requires_grad}
         self.optimizer = make_optimizer(self.parameters, config)
         self.watch = Watch(tower.device)
@@ -148,18 +150,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        vectors = embed(self.tower, batch.queries + batch.documents, chunk_rows=self.config.chunk_rows, dtype=self.dtype)
-        device = vectors.device
-        queries, documents = vectors[: len(batch.queries)], vectors[len(batch.queries) :]
-        loss = info_nce(
-            queries[torch.from_numpy(batch.query_of).to(device)],
-            documents,
-            torch.from_numpy(batch.target).to(device),
-            torch.from_numpy(batch.relevant).to(device),
-            temperature=self.config.temperature,
-            symmetric=self.config.symmetric,
-        )
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss = self._backward(batch)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.config.max_grad_norm)
         self.watch.add(state.step + 1, loss, norm)
         seen = [] if self.watch.late else self._look()
@@ -193,6 +184,23 @@ class Trainer:
             self._loss = seen.loss
             self.state.loss_sum += seen.loss
             self.state.loss_steps += 1
+
+    def _backward(self, batch: Batch) -> torch.Tensor:
+        """Adds the step's gradient and returns its loss."""
+        texts, rows, dtype = batch.queries + batch.documents, self.config.chunk_rows, self.dtype
+        held = None
+        if self.config.anchor and self.reference is not None:
+            with torch.no_grad():
+                held = embed(self.reference, texts, chunk_rows=rows, dtype=dtype)
+
+        def loss_of(vectors: torch.Tensor) -> torch.Tensor:
+            return step_loss(vectors, batch, self.config, held)
+
+        if self.config.gradcache:
+            return cached_step(self.tower, texts, loss_of, chunk_rows=rows, dtype=dtype)
+        loss = loss_of(embed(self.tower, texts, chunk_rows=rows, dtype=dtype))
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
 
     def _score(self, bar: Bar) -> None:
         self._settle()  # what the device still has to do is training, not scoring

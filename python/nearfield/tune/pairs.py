@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -29,6 +29,7 @@ class TrainingPairs:
         relevant: for each query row all document rows judged relevant in training, whether or not their pair was kept.
         negatives: for each query row the document rows labelled as negatives, relevant ones left out.
         available: pairs that could be used, of which ``config.max_pairs`` were.
+        teacher: scores by (query row, document row), of the pairs and of the negatives; empty without a teacher.
     """
 
     queries: list[TokenIds]
@@ -37,6 +38,7 @@ class TrainingPairs:
     relevant: list[frozenset[int]]
     negatives: list[tuple[int, ...]]
     available: int = 0
+    teacher: Mapping[tuple[int, int], float] = field(default_factory=dict)
 
 
 def training_pairs(dataset: Dataset, config: TuneConfig, *, query_ids_of: Tokenize, doc_ids_of: Tokenize) -> TrainingPairs:

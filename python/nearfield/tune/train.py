@@ -33,6 +33,7 @@ from nearfield.tune.memory import keep_freed_memory
 from nearfield.tune.pairs import TokenIds, Tokenize, training_pairs
 from nearfield.tune.pieces import STEPS, tune_on_pieces
 from nearfield.tune.precision import choose_device, choose_dtype
+from nearfield.tune.prepare import prepared
 
 # Options that act after training, or on nothing it computes: a run may be resumed with others.
 AFTERWARDS = (
@@ -132,6 +133,7 @@ def train(
         sizes, speed = (config, 0.0) if budget is None else _sizes(budget, config, tower, dtype, pairs.documents, guard, clock)
         dev = choose_devset(dataset, sizes, query_ids_of=query_ids_of, doc_ids_of=doc_ids_of)
         guard_dev, notes = _guard_devset(guard, sizes, base)
+        pairs = prepared(pairs, tower, partial(_load, base, device, dtype), config, dtype=dtype, progress=progress)
         base_weights = {name: tensor.clone() for name, tensor in model_weights(tower).items()}
         _set_dropout(tower, config.dropout)
         batches = Batches(pairs, config)
@@ -139,7 +141,10 @@ def train(
         if budget is not None:
             scored = [0 if part is None else sum(map(len, part.queries + part.documents)) for part in (dev, guard_dev)]
             limit = budget.left() - reserve(config, tokens_per_second=speed, dev_tokens=scored[0], guard_tokens=scored[1])
-        trainer = Trainer(tower, batches, dev, config, store, dtype=dtype, resume=store.open(resume=resume), limit=limit, clock=clock)
+        reference = _load(base, device, dtype).requires_grad_(False) if config.anchor else None
+        trainer = Trainer(
+            tower, batches, dev, config, store, dtype=dtype, resume=store.open(resume=resume), reference=reference, limit=limit, clock=clock
+        )
         # Only what is left: a resumed run's ETA would otherwise count the pairs of the earlier session as done in no time.
         left = len(pairs.pairs) * config.epochs - batches.pairs_before(trainer.state.step)
         with show_progress(f"tuning on {left:,} pairs ({dtype})", left, enabled=progress) as bar:
