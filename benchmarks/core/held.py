@@ -44,7 +44,7 @@ PEERS = {
 # AVX-512 its kernels for SkylakeX fit, which newer copies choose by themselves.
 AVX512_BLAS = {"OPENBLAS_CORETYPE": "SkylakeX"}
 # Engines that cannot be held on a machine that has more.
-FREE = ("usearch", "rabitqlib", "vsag", "SVS", "onnxruntime")
+FREE = ("usearch", "rabitqlib", "voyager", "NGT", "vsag", "SVS", "onnxruntime")
 
 
 def environment(target: str | None) -> dict[str, str]:

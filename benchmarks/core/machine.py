@@ -35,6 +35,8 @@ LIBRARIES = (
     "hnswlib",
     "usearch",
     "rabitqlib",
+    "voyager",
+    "ngt",
     "pyvsag",
     "scalable-vs",
     "numba",

@@ -8,6 +8,8 @@ the others get them with each call.
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from benchmarks.core.machine import flags
+from benchmarks.core.machine import flags, is_intel
 from benchmarks.suites.scans import as_int8
 
 if TYPE_CHECKING:
@@ -191,6 +193,69 @@ class UsearchInt8(Usearch):
         return as_int8(queries, axis=1) if self.shape.ip else as_int8(queries, largest=self.largest)
 
 
+class Voyager:
+    """voyager.Index over float32 rows."""
+
+    refines: ClassVar = (1,)
+
+    def __init__(self, shape: Shape) -> None:
+        from voyager import Index, Space, StorageDataType
+
+        self.index = Index(
+            Space.InnerProduct if shape.ip else Space.Euclidean, num_dimensions=shape.dim, M=M, ef_construction=shape.ef_construction,
+            random_seed=0, max_elements=shape.capacity, storage_data_type=StorageDataType.Float32,
+        )  # fmt: skip
+
+    def add(self, vectors: np.ndarray, threads: int) -> None:
+        self.index.add_items(vectors, num_threads=threads)
+
+    def search(self, queries: np.ndarray, k: int, at: Setting, threads: int) -> np.ndarray:
+        return self.index.query(queries, k=k, num_threads=threads, query_ef=at.ef)[0].astype(np.int64)
+
+    def save(self, path: Path) -> None:
+        self.index.save(str(path))
+
+
+class Ngt:
+    """ngtpy's ANNG over float32 rows; batches take their threads from OpenMP, as faiss does.
+
+    It has no width: a walk goes on to nodes farther than the worst result by a factor of 1 + epsilon. ``ef`` stands for
+    k + 1,000 epsilon, so that k is the narrowest walk for it as for the others. Candidates while building are its own affair.
+    """
+
+    refines: ClassVar = (1,)
+
+    def __init__(self, shape: Shape) -> None:
+        import ngtpy
+
+        self.folder = tempfile.TemporaryDirectory()
+        path = str(Path(self.folder.name) / "index")
+        # Every new row links to M others, and they to it.
+        ngtpy.create(path, shape.dim, edge_size_for_creation=M, distance_type="Normalized Cosine" if shape.ip else "L2")
+        self.index = ngtpy.Index(path, log_disabled=True)
+
+    def add(self, vectors: np.ndarray, threads: int) -> None:
+        self.index.batch_insert(vectors, num_threads=threads)
+
+    def search(self, queries: np.ndarray, k: int, at: Setting, threads: int) -> np.ndarray:
+        from ngtpy import BatchResults
+
+        epsilon = (at.ef - k) / 1_000
+        if len(queries) == 1:
+            return padded(self.index.search(queries[0], k, epsilon=epsilon, with_distance=False), k)[None]
+        self.index.set(epsilon=epsilon)
+        found = BatchResults()
+        self.index.batch_search(queries, found, k, with_distance=False)
+        ids = found.get_ids()
+        if ids.size == len(queries) * k:
+            return ids.reshape(len(queries), k).astype(np.int64)
+        return np.stack([padded(found.get(i), k) for i in range(len(queries))])
+
+    def save(self, path: Path) -> None:
+        self.index.save()
+        shutil.copytree(Path(self.folder.name) / "index", path)
+
+
 class Symphony:
     """rabitqlib.SymqgIndex: one-bit codes of the neighbours beside the links, visited nodes scored by their float32 rows.
 
@@ -264,20 +329,25 @@ class Vsag:
 
 
 class Svs:
-    """svs.Vamana over float32 rows; its compressed rows (LVQ, LeanVec) run on Intel CPUs alone and take no part."""
+    """svs.Vamana over float32 rows."""
 
-    refines: ClassVar = (1,)
+    refines: ClassVar[tuple[int, ...]] = (1,)
     index: Any
 
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
+
+    def table(self, vectors: np.ndarray, folder: Path) -> Any:
+        """What the index is built from; files in ``folder`` are there until it is."""
+        return vectors
 
     def add(self, vectors: np.ndarray, threads: int) -> None:
         import svs
 
         alpha, distance = (SVS_ALPHA, svs.DistanceType.MIP) if self.shape.ip else (SVS_ALPHA_L2, svs.DistanceType.L2)
         how = svs.VamanaBuildParameters(alpha=alpha, graph_max_degree=LINKS, window_size=self.shape.ef_construction)
-        self.index = svs.Vamana.build(how, vectors, distance, num_threads=threads)
+        with tempfile.TemporaryDirectory() as folder:
+            self.index = svs.Vamana.build(how, self.table(vectors, Path(folder)), distance, num_threads=threads)
 
     def search(self, queries: np.ndarray, k: int, at: Setting, threads: int) -> np.ndarray:
         if self.index.num_threads != threads:  # setting it starts new threads
@@ -288,3 +358,19 @@ class Svs:
     def save(self, path: Path) -> None:
         path.mkdir()
         self.index.save(*(str(path / name) for name in ("config", "graph", "data")))
+
+
+class SvsLvq(Svs):
+    """The same over rows of 4 bits a value for the walk and 8 more for the order of what it found (LVQ4x8); on Intel CPUs alone."""
+
+    def table(self, vectors: np.ndarray, folder: Path) -> Any:
+        import svs
+
+        path = str(folder / "rows.fvecs")  # it compresses what it reads from a file
+        svs.write_vecs(np.ascontiguousarray(vectors, np.float32), path)
+        return svs.LVQLoader(svs.VectorDataLoader(path, svs.DataType.float32, self.shape.dim), primary=4, residual=8)
+
+
+def not_intel() -> str | None:
+    """Why LVQ cannot run here, or None."""
+    return None if is_intel() else "LVQ runs on Intel CPUs alone"

@@ -102,8 +102,11 @@ ENGINES = (
     Engine("usearch i8", peers.UsearchInt8, "usearch", ("usearch",)),
     Engine("rabitqlib SymphonyQG f32", peers.Symphony, "rabitqlib", ("rabitqlib",), unable=peers.without_avx2),
     Engine("rabitqlib SymphonyQG 8-bit", peers.SymphonyInt8, "rabitqlib", ("rabitqlib",), unable=peers.without_avx2),
+    Engine("voyager", peers.Voyager, "voyager", ("voyager",)),
+    Engine("NGT ANNG", peers.Ngt, "ngt", ("ngtpy",)),
     Engine("vsag HGraph SQ8 + reorder", peers.Vsag, "pyvsag", ("pyvsag",)),
     Engine("SVS Vamana f32", peers.Svs, "scalable-vs", ("svs",), extra="bench-svs"),
+    Engine("SVS Vamana LVQ4x8", peers.SvsLvq, "scalable-vs", ("svs",), unable=peers.not_intel, extra="bench-svs"),
 )
 
 
