@@ -278,7 +278,7 @@ def search(folder: Path, query: str, k: int, model: str | None, threads: int | N
 @cli.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def bench(arguments: tuple[str, ...]) -> int:
-    """Run the benchmark suite (from a checkout of the repository): bench [SUITE ...] [--quick] [--json FILE]."""
+    """Run the benchmark suite (from a checkout of the repository): bench [SUITE ...] [--quick] [--plan] [--data FILE] [--json FILE]."""
     import importlib.util
 
     sys.path.insert(0, os.getcwd())
