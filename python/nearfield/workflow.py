@@ -21,6 +21,7 @@ from nearfield.data.check import check
 from nearfield.data.dataset import Dataset, Finding
 from nearfield.data.read import read
 from nearfield.data.split import split
+from nearfield.data.structure import few_pairs, pairs_from_documents
 from nearfield.errors import InputError
 from nearfield.files import whole_file
 from nearfield.record import check_file, circumstances, command_line
@@ -110,7 +111,8 @@ def tune(
     The bundle is always written; whether to use it is the verdict's word.
 
     Args:
-        data: a JSONL, CSV or Parquet file of pairs, a BEIR folder, or a Dataset.
+        data: a JSONL, CSV or Parquet file of pairs, a BEIR folder, or a Dataset. Documents alone ask their own questions
+            (``nearfield.data.structure``); the verdict is then about such questions, and a finding says so.
         base: a sentence-transformers folder or a hub name; None takes the packaged all-MiniLM-L6-v2 (``nearfield[demo]``).
         out: the bundle's folder. An existing bundle there is replaced, anything else is refused. Checkpoints live beside it in
             ``<out>.work`` until the run is complete.
@@ -146,7 +148,7 @@ def tune(
     check_replaceable(out)
     work = out.with_name(out.name + ".work")
     with clock.stage("data"):
-        dataset = split(read(data, columns=columns), seed=settings.seed)
+        dataset = few_pairs(split(_with_pairs(read(data, columns=columns), settings.seed), seed=settings.seed))
         guard_set = None if guard is None else read(guard)
         findings = [*dataset.findings, *check(dataset, progress=progress)]
         if on_findings is not None:
@@ -359,6 +361,19 @@ def _export_notes(bundle: Bundle) -> list[str]:
     """What the export had to do to keep int8 as good as fp32, or that it could not."""
     note = bundle.manifest["parity"].get("int8", {}).get("note")
     return [] if note is None else [note]
+
+
+def _with_pairs(dataset: Dataset, seed: int) -> Dataset:
+    """Documents alone ask their own questions; whatever has judgements is left as it is."""
+    if dataset.qrels or dataset.query_ids:
+        return dataset
+    made = pairs_from_documents(dataset, seed=seed)
+    if not made.qrels:
+        raise InputError(
+            f"data: {dataset.source}: {len(dataset.doc_ids):,} documents without judgements, and no title, heading, question or "
+            "paragraph of three sentences among them to make questions of; give query-positive pairs, or qrels/train.tsv"
+        )
+    return made
 
 
 def _require_judgements(dataset: Dataset, role: str, splits: tuple[str, ...] = ("train", "test")) -> None:

@@ -34,8 +34,9 @@ def read_beir(folder: Path) -> Dataset:
     tables = sorted((folder / "qrels").glob("*.tsv"))
     if tables and not queries.is_file():
         raise InputError(f"{folder}: qrels/ but no queries.jsonl: the judgements refer to queries that are not there")
-    doc_ids, doc_texts = read_documents(Fields(corpus, notes, names), need_id=True)
-    data = Dataset(folder.resolve().name, str(folder), doc_ids, doc_texts)
+    titles: dict[str, str] = {}
+    doc_ids, doc_texts = read_documents(Fields(corpus, notes, names), need_id=True, titles=titles)
+    data = Dataset(folder.resolve().name, str(folder), doc_ids, doc_texts, titles=titles)
     if queries.is_file():
         data.query_ids, data.query_texts = read_documents(Fields(queries, notes, names), need_id=True)
     known = (set(data.query_ids), set(doc_ids))

@@ -51,6 +51,7 @@ class Dataset:
         findings: what reading found: rows left out, and why.
         groups: document id -> a key shared by documents that must not be divided between splits (the sub-module they come from);
             empty where nothing is known.
+        titles: document id -> the title at the front of its text, where it has one.
 
     Raises:
         InputError: ids and texts differ in number.
@@ -72,6 +73,7 @@ class Dataset:
     hard_negatives: dict[str, list[str]] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     groups: dict[str, str] = field(default_factory=dict)
+    titles: dict[str, str] = field(default_factory=dict)
     _fingerprint: str | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -81,7 +83,7 @@ class Dataset:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 (64 hex digits) of ids, texts, judgements and hard negatives; name, source, findings and groups do not count."""
+        """sha256 (64 hex digits) of ids, texts, judgements and hard negatives; name, source, findings, groups and titles do not count."""
         if self._fingerprint is None:
             digest = hashlib.sha256()
             for part in self._parts():

@@ -6,12 +6,13 @@ from nearfield.data.fields import DOCUMENT_COLUMNS, Fields
 from nearfield.data.rows import iterate, place
 
 
-def read_documents(fields: Fields, *, need_id: bool = False) -> tuple[list[str], list[str]]:
+def read_documents(fields: Fields, *, need_id: bool = False, titles: dict[str, str] | None = None) -> tuple[list[str], list[str]]:
     """Returns ``(ids, texts)`` of a file with the columns ``_id``, ``title`` and ``text``.
 
     Args:
         fields: the file, its column names and its notes.
         need_id: rows without ``_id`` are left out (in a BEIR folder judgements refer to it); otherwise the row number is the id.
+        titles: filled with the titles by id, where it is given.
 
     Raises:
         InputError: an empty file, or no row that can be used.
@@ -41,6 +42,8 @@ def read_documents(fields: Fields, *, need_id: bool = False) -> tuple[list[str],
             fields.note("duplicate-id", row, f"id {identity[:60]!r} is that of {first} already, the first is kept, this row left out")
             continue
         rows[identity] = row
+        if title and text and titles is not None:
+            titles[identity] = title
         texts.append(f"{title} {text}" if title and text else title or text)
     fields.close(len(rows))
     return list(rows), texts

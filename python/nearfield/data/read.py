@@ -60,8 +60,9 @@ def read(path: str | PathLike[str] | Dataset, *, columns: Mapping[str, str] | No
     if _holds_pairs(path, names):
         data = _read_pairs(Fields(path, notes, names))
     else:
-        ids, texts = read_documents(Fields(path, notes, names))
-        data = Dataset(path.stem, str(path), ids, texts)
+        titles: dict[str, str] = {}
+        ids, texts = read_documents(Fields(path, notes, names), titles=titles)
+        data = Dataset(path.stem, str(path), ids, texts, titles=titles)
     data.findings = notes.findings()
     return data
 
