@@ -8,6 +8,7 @@ import pkgutil
 import re
 import subprocess
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -19,16 +20,29 @@ MODULES = sorted(
 )
 
 
+def loaded(name: str) -> ModuleType | None:
+    """The module, or None where it is made of Triton's kernels and Triton is not installed: it comes with torch for CUDA alone."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "triton":
+            raise
+        return None
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_docstring_examples(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    result = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
+    module = loaded(name)
+    if module is None:
+        pytest.skip("triton is not installed")
+    result = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
     assert result.failed == 0
 
 
 def test_docstrings_have_examples_at_all() -> None:
     finder = doctest.DocTestFinder(exclude_empty=True)
-    examples = sum(len(test.examples) for name in MODULES for test in finder.find(importlib.import_module(name)))
+    examples = sum(len(test.examples) for module in map(loaded, MODULES) if module for test in finder.find(module))
     assert examples > 60
 
 

@@ -203,7 +203,8 @@ def _int8_figures(figures: Mapping[str, Any] | None) -> str:
 @click.option(
     "--kind", type=click.Choice(["document", "query"]), default="document", show_default=True, help="Which prompt the model applies."
 )
-@click.option("--precision", type=click.Choice(["auto", "fp32", "int8", "bf16"]), default="auto", show_default=True)
+@click.option("--precision", type=click.Choice(["auto", "fp32", "int8", "bf16", "fp16"]), default="auto", show_default=True)
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:<number>.")
 @columns_option
 @threads_option
 @json_option
@@ -214,6 +215,7 @@ def encode(
     out: Path,
     kind: Kind,
     precision: PrecisionName,
+    device: str,
     columns: str | None,
     threads: int | None,
     as_json: bool,
@@ -223,7 +225,7 @@ def encode(
     from nearfield.workflow import encode_file
 
     done = encode_file(
-        texts, model, out, kind=kind, precision=precision, columns=_columns(columns), threads=threads, progress=not quiet,
+        texts, model, out, kind=kind, precision=precision, device=device, columns=_columns(columns), threads=threads, progress=not quiet,
         on_findings=_findings(quiet),
     )  # fmt: skip
     _print_json(done) if as_json else click.echo(

@@ -224,10 +224,13 @@ def tune(
 
 def encode_file(
     texts: str | Path, model: str, out: Path, *, kind: Kind = "document", precision: PrecisionName = "auto",
-    columns: Mapping[str, str] | None = None,
+    device: str = "cpu", columns: Mapping[str, str] | None = None,
     threads: int | None = None, progress: bool = True, on_findings: OnFindings | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Encodes the documents of a file into a .npy file, which appears only when it is complete.
+
+    Args:
+        precision, device: as ``Encoder`` takes them.
 
     Returns:
         ``rows``, ``dim``, ``truncated`` (texts cut to ``max_tokens``), ``max_tokens``, ``backend``, ``precision``.
@@ -240,7 +243,7 @@ def encode_file(
 
     check_file(out, ".npy")
     dataset = _read(texts, columns, on_findings)
-    with Encoder(model, precision=precision, threads=threads) as encoder:
+    with Encoder(model, precision=precision, threads=threads, device=device) as encoder:
         vectors = encoder.encode(dataset.doc_texts, kind=kind, progress=progress)
         done = {
             "rows": len(vectors), "dim": encoder.dim, "truncated": encoder.truncated, "max_tokens": encoder.max_tokens,
