@@ -18,7 +18,13 @@ from nearfield.tune.packed import TOKENS, can_pack, packed_vectors
 from nearfield.tune.pairs import TokenIds
 from nearfield.types import FloatArray, IntArray
 
+# Texts of a chunk on a GPU at least: fewer take less time than the launches of their kernels.
 GPU_ROWS = 128
+
+
+def rows_on(device: torch.device, chunk_rows: int) -> int:
+    """Texts of a chunk on this device."""
+    return chunk_rows if device.type == "cpu" else max(chunk_rows, GPU_ROWS)
 
 
 def embed(tower: Tower, ids: Sequence[TokenIds], *, chunk_rows: int, dtype: str, bar: Bar | None = None) -> torch.Tensor:
@@ -41,7 +47,7 @@ def embed(tower: Tower, ids: Sequence[TokenIds], *, chunk_rows: int, dtype: str,
     if packs:
         chunks: Iterable[IntArray] = length_batches(lengths, max_rows=len(ids), max_tokens=TOKENS)
     else:
-        chunks = length_chunks(lengths, chunk_rows if device.type == "cpu" else max(chunk_rows, GPU_ROWS))
+        chunks = length_chunks(lengths, rows_on(device, chunk_rows))
     parts, positions = [], []
     half = torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == "bfloat16")
     with half, nullcontext() if packs else shared_lookup(tower.model, ids, tower.tokenizer.pad_id):
@@ -63,7 +69,7 @@ def cached_step(
     tower: Tower, ids: Sequence[TokenIds], loss_of: Callable[[torch.Tensor], torch.Tensor], *, chunk_rows: int, dtype: str
 ) -> torch.Tensor:
     """``loss_of(embed(...))`` and its gradient, for the activations of one chunk (``nearfield.tune.gradcache``); returns the loss."""
-    chunks = list(length_chunks([len(row) for row in ids], chunk_rows))
+    chunks = list(length_chunks([len(row) for row in ids], rows_on(tower.device, chunk_rows)))
     back = torch.from_numpy(np.argsort(np.concatenate(chunks), kind="stable")).to(tower.device)
 
     def encode(chunk: IntArray) -> torch.Tensor:
