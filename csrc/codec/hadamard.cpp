@@ -11,27 +11,6 @@ namespace {
 
 constexpr std::size_t kRounds = 4;
 
-// y[i], y[i + half] -> their sum and difference, for ever shorter halves; the last two steps stay within four values.
-void transform(float* y, std::size_t size) {
-  for (std::size_t half = size / 2; half >= 4; half /= 2) {
-    for (std::size_t begin = 0; begin < size; begin += 2 * half) {
-      float *a = y + begin, *b = a + half;
-      for (std::size_t i = 0; i < half; ++i) {
-        const float sum = a[i] + b[i], gap = a[i] - b[i];
-        a[i] = sum;
-        b[i] = gap;
-      }
-    }
-  }
-  for (std::size_t i = 0; i < size; i += 4) {
-    const float a = y[i] + y[i + 2], b = y[i + 1] + y[i + 3], c = y[i] - y[i + 2], d = y[i + 1] - y[i + 3];
-    y[i] = a + b;
-    y[i + 1] = a - b;
-    y[i + 2] = c + d;
-    y[i + 3] = c - d;
-  }
-}
-
 }  // namespace
 
 FastRotation::FastRotation(std::size_t dim, std::uint64_t seed) : dim_(dim), width_(sign_groups(dim) * kernels::kSignGroupDims), window_(16) {
@@ -48,13 +27,11 @@ FastRotation::FastRotation(std::size_t dim, std::uint64_t seed) : dim_(dim), wid
   }
 }
 
-void FastRotation::apply(const float* row, float* out) const {
+void FastRotation::apply(const kernels::Hadamard& kernel, const float* row, float* out) const {
   std::copy(row, row + dim_, out);
   std::fill(out + dim_, out + width_, 0.0f);
   for (std::size_t round = 0; round < kRounds; ++round) {
-    const float* signs = signs_.data() + round * width_;
-    for (std::size_t i = 0; i < width_; ++i) out[i] *= signs[i];
-    transform(out + (round % 2 == 0 ? 0 : width_ - window_), window_);
+    kernel.round(out, signs_.data() + round * width_, width_, round % 2 == 0 ? 0 : width_ - window_, window_);
   }
 }
 

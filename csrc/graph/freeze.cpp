@@ -22,12 +22,13 @@ constexpr std::uint16_t kFarAdd = 0x7F7Fu;  // the largest finite bfloat16
 class Rotated {
  public:
   Rotated(const FrozenGraph& frozen, const Graph& graph, int threads) : width_(frozen.rotation.width()), rows_(graph.size() * width_ * sizeof(float)) {
+    const kernels::Hadamard& kernel = kernels::hadamard();
     raise_if_bad(parallel::parallel_for(graph.size(), threads, [&](std::size_t begin, std::size_t end, std::size_t) {
       std::vector<float> rest(graph.params.dim);
       for (std::size_t node = begin; node < end; ++node) {
         const float* row = graph.rows[node];
         for (std::size_t i = 0; i < rest.size(); ++i) rest[i] = row[i] - frozen.centre[i];
-        frozen.rotation.apply(rest.data(), at(node));
+        frozen.rotation.apply(kernel, rest.data(), at(node));
       }
     }));
   }

@@ -94,7 +94,7 @@ void Walker::make_tables(const FrozenTools& tools) {
   const std::size_t groups = graph.shape.groups;
   rotated_.resize(graph.rotation.width());
   tables_.resize(groups * kernels::kSignGroupBytes);
-  graph.rotation.apply(rest_.data(), rotated_.data());
+  graph.rotation.apply(tools.hadamard, rest_.data(), rotated_.data());
   float widest = 0.0f, least = 0.0f;
   for (std::size_t i = 0; i < rotated_.size(); i += kDims) {
     const float* const y = rotated_.data() + i;
@@ -134,12 +134,19 @@ void Walker::start(const FrozenTools& tools, std::size_t ef, std::size_t most, c
   const std::size_t n = graph.doors.size();
   for (std::size_t i = 0; i < n; ++i) rows_[i] = graph.door_rows.data() + i * graph.shape.row;
   tools.coder.distances(probe_, rows_.data(), n, products_.data(), distances_.data());
-  Pool& nearest = found_;  // empty yet
+  Key nearest[kOpenDoors];
+  std::fill(nearest, nearest + kOpenDoors, ~Key{0});
   for (std::size_t i = 0; i < n; ++i) {
-    if (graph.doors[i] != skipped) nearest.offer(key_of(distances_[i], graph.doors[i]));
+    Key key = graph.doors[i] != skipped ? key_of(distances_[i], graph.doors[i]) : ~Key{0};
+    for (Key& each : nearest) {
+      const Key nearer = std::min(each, key);
+      key = std::max(each, key);
+      each = nearer;
+    }
   }
-  for (std::size_t i = 0; i < std::min(kOpenDoors, nearest.size()); ++i) open_.offer(nearest[i]);
-  found_.reset(most);
+  for (const Key key : nearest) {
+    if (key != ~Key{0}) open_.offer(key);
+  }
   if (graph.layout == Layout::compact) {
     for (std::size_t i = 0; i < open_.size(); ++i) {
       seen_.insert(node_of(open_[i]));

@@ -41,12 +41,13 @@ class NodeSet {
 
 // Kernels and codes, chosen once per job on the caller's thread.
 struct FrozenTools {
-  explicit FrozenTools(const FrozenGraph& g) : graph(g), coder(g.coder()), estimate(kernels::estimate_1bit()), insert(kernels::insert_key()) {}
+  explicit FrozenTools(const FrozenGraph& g) : graph(g), coder(g.coder()), estimate(kernels::estimate_1bit()), insert(kernels::insert_key()), hadamard(kernels::hadamard()) {}
 
   const FrozenGraph& graph;
   codec::Coder coder;
   kernels::Estimate1Bit estimate;
   kernels::InsertKey insert;
+  kernels::Hadamard hadamard;
 };
 
 // The block that a walk needs at its next turn, left to the walk whose turn comes now: a core asks for some sixteen lines at a time and stands

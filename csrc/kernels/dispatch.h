@@ -8,6 +8,7 @@
 #include "kernels/dot_f32/contract.h"
 #include "kernels/dot_i8/contract.h"
 #include "kernels/estimate_1bit/contract.h"
+#include "kernels/hadamard/contract.h"
 #include "kernels/insert_key/contract.h"
 #include "kernels/l2sqr_f32/contract.h"
 #include "kernels/scan_1bit/contract.h"
@@ -24,5 +25,6 @@ const DotBf16* dot_bf16();
 const Scan1Bit& scan_1bit();
 const Estimate1Bit& estimate_1bit();
 const InsertKey& insert_key();
+const Hadamard& hadamard();
 
 }  // namespace nf::kernels

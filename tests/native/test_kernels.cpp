@@ -189,6 +189,48 @@ TEST(keys_are_merged_where_they_belong) {
   });
 }
 
+TEST(a_round_of_a_rotation_is_the_same_everywhere) {
+  Random random(6);
+  std::normal_distribution<float> normal;
+  on_each_target([&](const std::string& target) {
+    const kernels::Hadamard& kernel = kernels::hadamard();
+    const bool wide = target.rfind("avx512", 0) == 0 || target == "amx", vectors = wide || target.rfind("avx", 0) == 0;
+    CHECK(kernel.target() == std::string(wide ? "avx512" : vectors ? "avx2" : "scalar"));
+    for (const std::size_t size : {16, 32, 64, 256, 1024}) {
+      for (const std::size_t beside : {0, 16, 48}) {
+        const Note note("size", size);
+        const std::size_t count = size + beside, begin = random() % 2 == 0 ? 0 : beside;
+        Tight<float> values(count), signs(count);
+        for (float& sign : signs) sign = random() % 2 == 0 ? -0.0625f : 0.0625f;
+        for (float& value : values) value = random() % 8 == 0 ? 1e-42f : normal(random);
+        std::vector<float> expected(count);
+        for (std::size_t i = 0; i < count; ++i) expected[i] = values[i] * signs[i];
+        for (std::size_t half = size / 2; half > 0; half /= 2) {
+          for (std::size_t i = begin; i < begin + size; ++i) {
+            if (((i - begin) & half) != 0) continue;
+            const float sum = expected[i] + expected[i + half], gap = expected[i] - expected[i + half];
+            expected[i] = sum;
+            expected[i + half] = gap;
+          }
+        }
+        // By the matrix itself: entry (i, j) is -1 to the number of ones that i and j have in common.
+        double length = 0.0;
+        for (std::size_t j = 0; j < size; ++j) length += std::fabs(static_cast<double>(values[begin + j]) * signs[begin + j]);
+        for (std::size_t i = 0; i < size; ++i) {
+          double sum = 0.0;
+          for (std::size_t j = 0; j < size; ++j) {
+            const double term = static_cast<double>(values[begin + j]) * signs[begin + j];
+            sum += __builtin_parityll(i & j) != 0 ? -term : term;
+          }
+          CHECK(std::fabs(sum - expected[begin + i]) <= 1e-5 * length + 1e-40);
+        }
+        kernel.round(values.data(), signs.data(), count, begin, size);
+        CHECK(std::memcmp(values.data(), expected.data(), count * sizeof(float)) == 0);
+      }
+    }
+  });
+}
+
 TEST(estimates_are_the_same_everywhere) {
   Random random(3);
   std::normal_distribution<float> normal;

@@ -2,7 +2,7 @@
 //
 // `keys` holds `size` numbers, none greater than the next, and has room for one more. insert puts `key` before the first number that is not
 // less and returns its place; reads and writes nothing beyond size + 1 numbers. merge does so with `n` numbers at once, 1 to kMostMerged, for
-// which there is room; it sorts `fresh` and returns the place of the least. Each number of the array moves once, not once for each number before
+// which there is room; it may sort `fresh` and returns the place of the least. Each number of the array moves once, not once for each number before
 // it, and no load waits for the store of the insertion before. All targets do the same.
 #pragma once
 
