@@ -1,6 +1,7 @@
 #include "graph/frozen.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <limits>
 
@@ -13,6 +14,13 @@ namespace {
 // What the first codes leave out may change places among the nearest: so many more than k are looked at again.
 std::size_t to_score(std::size_t k) { return k + k / 2 + 6; }
 
+// Of so many nodes expanded, the fewest that a filter with this share of all would let through, were its rows spread evenly: three quarters of
+// the mean, less another one and a half deviations.
+std::size_t least_by_chance(std::size_t expanded, std::size_t matches, std::size_t size) {
+  const double mean = static_cast<double>(expanded) * static_cast<double>(matches) / static_cast<double>(size);
+  return static_cast<std::size_t>(std::max(0.0, 0.75 * mean - 1.5 * std::sqrt(mean)));
+}
+
 // With a filter that lets `matches` nodes through, so many more candidates that about ef of them are kept.
 std::size_t widened(std::size_t ef, std::size_t matches, std::size_t size) {
   if (matches == 0 || matches >= size) return ef;
@@ -20,11 +28,15 @@ std::size_t widened(std::size_t ef, std::size_t matches, std::size_t size) {
   return static_cast<std::size_t>(std::min(wide + 1.0, static_cast<double>(size)));
 }
 
+// A walk that ends by distance has room for so many times ef candidates: an easy query needs fewer than ef, a hard one more.
+constexpr double kRoom = 1.5;
+
 // One part of a batch: walks take turns, each a step, until all of its queries are answered.
 class Turns {
  public:
-  Turns(const FrozenTools& tools, const Request& request, const Choice& choice, const std::vector<score::Query>& queries, const Answer& answer)
-      : tools_(tools), request_(request), choice_(choice), queries_(queries), answer_(answer) {}
+  Turns(const FrozenTools& tools, const Request& request, const Choice& choice, const std::vector<score::Query>& queries, const Answer& answer,
+        double growth, double near)
+      : tools_(tools), request_(request), choice_(choice), queries_(queries), answer_(answer), growth_(growth), near_(near) {}
 
   void run(std::size_t begin, std::size_t end, Walkers& walkers) {
     next_ = begin;
@@ -70,7 +82,10 @@ class Turns {
   }
 
   void begin_walk(Walker& walker, std::size_t at, std::size_t ef) {
-    walker.start(tools_, ef, to_score(request_.k), choice_.keep(at), request_.skipped(at));
+    // Half way, by ranks, from the k-th distance to that of rank ef: so far out do estimates still tell of better rows (docs/hnsw.md).
+    const double gain = growth_ > 0.0 ? std::pow(static_cast<double>(this->ef()) / static_cast<double>(request_.k), growth_ / 2.0) - 1.0 : 0.0;
+    const std::size_t room = gain > 0.0 ? static_cast<std::size_t>(kRoom * static_cast<double>(ef)) : ef;
+    walker.start(tools_, room, to_score(request_.k), choice_.keep(at), request_.skipped(at), {request_.k, gain, near_});
   }
 
   // Where all rows may be results, a walk that met fewer than k of them was too narrow: estimates of the same nodes filled its places.
@@ -89,7 +104,7 @@ class Turns {
     const std::size_t matches = choice_.matches(at), size = tools_.graph.size;
     if (request_.mode == Mode::automatic && matches == size) widen(walker, at, matches);
     // Clearly fewer than the filter would let through by chance: its rows lie elsewhere, and the nearest may not be among those found.
-    const bool elsewhere = matches < size && walker.kept() < std::min(matches, ef() * 3 / 4);
+    const bool elsewhere = matches < size && walker.kept() < std::min(matches, least_by_chance(walker.expanded(), matches, size));
     if (request_.mode == Mode::automatic && (elsewhere || walker.scored().size() < std::min(request_.k, matches))) {
       scan(walker, at);
     } else {
@@ -107,6 +122,7 @@ class Turns {
   const Choice& choice_;
   const std::vector<score::Query>& queries_;
   const Answer& answer_;
+  const double growth_, near_;
   std::size_t next_ = 0, end_ = 0;
   Ahead ahead_;
   std::vector<std::uint32_t> own_;
@@ -122,7 +138,7 @@ void Frozen::search(const Request& request, const Answer& answer) const {
   const Choice choice(request, Nodes{graph_.size, graph_.live, graph_.deleted, graph_.params.m});
   raise_if_bad(parallel::parallel_for(request.nq, request.threads, [&](std::size_t begin, std::size_t end, std::size_t) {
     auto walkers = walkers_.borrow();
-    Turns(tools, request, choice, queries, answer).run(begin, end, *walkers);
+    Turns(tools, request, choice, queries, answer, growth_, near_).run(begin, end, *walkers);
   }));
 }
 

@@ -74,6 +74,7 @@ class Pool {
   // True while some candidate has not been expanded; the nearest such is next().
   bool open() const { return next_ < size_; }
   std::uint32_t next() const { return node_of(keys_[next_]); }
+  Key next_key() const { return keys_[next_]; }
   std::uint32_t expand() {
     const std::uint32_t node = next();
     keys_[next_] |= 1;

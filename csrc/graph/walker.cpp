@@ -114,10 +114,13 @@ void Walker::make_tables(const FrozenTools& tools) {
   }
 }
 
-void Walker::start(const FrozenTools& tools, std::size_t ef, std::size_t most, const Keep& keep, std::uint32_t skipped) {
+void Walker::start(const FrozenTools& tools, std::size_t ef, std::size_t most, const Keep& keep, std::uint32_t skipped, const Reach& reach) {
   const FrozenGraph& graph = tools.graph;
   keep_ = keep;
-  kept_ = 0;
+  kept_ = expanded_ = 0;
+  reach_ = reach;
+  away_ = graph.params.metric == Metric::l2 ? square_ : 1.0 - centre_product_;
+  bound_ = ~Key{0};
   fetched_ = false;
   open_.use(tools.insert);
   found_.use(tools.insert);
@@ -159,7 +162,7 @@ void Walker::start(const FrozenTools& tools, std::size_t ef, std::size_t most, c
 bool Walker::step(const FrozenTools& tools, Ahead* ahead) {
   const FrozenGraph& graph = tools.graph;
   const bool inlined = graph.layout == Layout::inlined;
-  while (open_.open()) {
+  while (open_.open() && open_.next_key() < bound_) {
     const std::uint32_t node = open_.expand();
     if (inlined) {
       // A node may be a candidate several times, with estimates from several neighbours.
@@ -169,10 +172,13 @@ bool Walker::step(const FrozenTools& tools, Ahead* ahead) {
       std::int32_t product;
       tools.coder.distances(probe_, &row, 1, &product, &distance);
       if (keep_(node)) found_.offer(key_of(distance, node));
+      draw_bound();
       estimate_neighbours(tools, node, distance, ahead != nullptr ? ahead->take() : nullptr);
     } else {
       measure_neighbours(tools, node);
+      draw_bound();
     }
+    ++expanded_;
     kept_ += keep_(node) ? 1 : 0;
     if (open_.open()) {
       const unsigned char* const next = graph.block(open_.next());
@@ -199,7 +205,7 @@ void Walker::estimate_neighbours(const FrozenTools& tools, std::uint32_t node, f
     const kernels::Estimate1BitRows rows{part + BlockShape::kCodes, reinterpret_cast<const std::uint16_t*>(part + BlockShape::kAdd),
                                          reinterpret_cast<const std::uint16_t*>(part + BlockShape::kFactor),
                                          p == 0 ? ahead : nullptr, graph.shape.stride};
-    const Key limit = open_.limit();
+    const Key limit = std::min(open_.limit(), bound_);
     std::uint32_t below = tools.estimate.block(&table_, &rows, distance, limit == ~Key{0} ? codec::kFar : distance_of(limit), estimates);
     for (; below != 0; below &= below - 1) {
       const auto i = static_cast<std::size_t>(__builtin_ctz(below));
@@ -209,6 +215,14 @@ void Walker::estimate_neighbours(const FrozenTools& tools, std::uint32_t node, f
     }
     open_.settle();
   }
+}
+
+void Walker::draw_bound() {
+  if (reach_.gain <= 0.0 || found_.size() < reach_.k) return;
+  const double best = static_cast<double>(distance_of(found_[reach_.k - 1])) + away_;
+  const double bound = best + reach_.gain * std::max(best, reach_.least) - away_;
+  // Beyond float32, as with rows at its ends, nothing is too far.
+  bound_ = std::fabs(bound) < static_cast<double>(codec::kFar) ? key_of(static_cast<float>(bound), 0) : ~Key{0};
 }
 
 void Walker::measure_neighbours(const FrozenTools& tools, std::uint32_t node) {

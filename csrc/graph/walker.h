@@ -61,17 +61,25 @@ class Ahead {
   const unsigned char* block_ = nullptr;
 };
 
+// Where a walk ends besides its room: at a candidate whose |q - x|^2 (half of it between unit rows) is beyond the k-th best one's by a share
+// `gain` of it, or of `least` where that is more. gain 0: the room alone.
+struct Reach {
+  std::size_t k = 0;
+  double gain = 0.0, least = 0.0;
+};
+
 class Walker {
  public:
   // Codes of the query; needed before anything else.
   void prepare(const FrozenTools& tools, const score::Query& query);
 
   // A walk with `ef` candidates that keeps the `most` nearest nodes among those that may be results, and does not see `skipped`.
-  void start(const FrozenTools& tools, std::size_t ef, std::size_t most, const Keep& keep, std::uint32_t skipped);
+  void start(const FrozenTools& tools, std::size_t ef, std::size_t most, const Keep& keep, std::uint32_t skipped, const Reach& reach);
   // Expands the nearest open candidate, or fetches what finish() reads; false when there was nothing to do: the walk is over.
   // Without `ahead`, as where no other walk is under way, the next block is asked for at once.
   bool step(const FrozenTools& tools, Ahead* ahead);
-  // How many nodes that may be results the walk has expanded.
+  // How many nodes the walk has expanded, and how many of them may be results.
+  std::size_t expanded() const { return expanded_; }
   std::size_t kept() const { return kept_; }
   // The k best of what the walk found, into scored().
   void finish(const FrozenTools& tools, std::size_t k);
@@ -85,6 +93,7 @@ class Walker {
   void make_tables(const FrozenTools& tools);
   void estimate_neighbours(const FrozenTools& tools, std::uint32_t node, float distance, const unsigned char* ahead);
   void measure_neighbours(const FrozenTools& tools, std::uint32_t node);
+  void draw_bound();
 
   // The query.
   double norm_ = 0.0, centre_product_ = 0.0, square_ = 0.0;  // |q| as given, q . c, |q - c|^2
@@ -99,7 +108,10 @@ class Walker {
   Pool open_;    // candidates, by what is known of their distance
   Pool found_;   // nodes measured
   NodeSet seen_;
-  std::size_t kept_ = 0;
+  Reach reach_;
+  double away_ = 0.0;       // what a walk's distances lack to be |q - x|^2, or half of it between unit rows
+  Key bound_ = ~Key{0};     // candidates from here on are too far
+  std::size_t kept_ = 0, expanded_ = 0;
   bool fetched_ = false;
   std::vector<std::uint32_t> fresh_;
   std::vector<const std::int8_t*> rows_;

@@ -22,6 +22,8 @@ ENOUGH = 0.998
 SAMPLE = 256
 # Smaller indexes are scanned, or nearly so.
 LEAST_ROWS = 2_000
+# Rows that are evenly spread in d dimensions have growth 2 / d; beyond this a line's.
+MOST_GROWTH = 2.0
 
 
 @dataclass(frozen=True)
@@ -39,10 +41,13 @@ class Calibration:
     Attributes:
         rows: live rows when it was made.
         points: for each k measured, rising in both values.
+        growth: how fast distances from a row grow with rank r, ``|q - x_r|^2 ~ r ** growth``, and a quarter of the distance at rank 10; a
+            frozen graph's walks end by distance with them. None where they were not measured, and walks end when their room is full.
     """
 
     rows: int
     points: dict[int, tuple[Point, ...]]
+    growth: tuple[float, float] | None = None
 
     def width(self, k: int, target: float) -> int:
         """The smallest ef that meets ``target`` at ``k``; where none measured does, the largest that was.
@@ -65,7 +70,11 @@ class Calibration:
 
     def to_json(self) -> dict[str, Any]:
         """For the file's description."""
-        return {"rows": self.rows, "points": {str(k): [[p.ef, p.recall] for p in points] for k, points in self.points.items()}}
+        made: dict[str, Any] = {
+            "rows": self.rows,
+            "points": {str(k): [[p.ef, p.recall] for p in points] for k, points in self.points.items()},
+        }
+        return made if self.growth is None else {**made, "growth": list(self.growth)}
 
     @classmethod
     def from_json(cls, given: Any) -> Calibration | None:
@@ -80,12 +89,21 @@ class Calibration:
         try:
             points = {int(k): tuple(Point(int(ef), float(recall)) for ef, recall in each) for k, each in given["points"].items()}
             rows = int(given["rows"])
+            growth = None if given.get("growth") is None else _growth_of(*given["growth"])
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as problem:
             raise InputError(f"calibration: {problem}") from problem
         whole = all(1 <= p.ef <= 2**20 and 0 <= p.recall <= 1 for each in points.values() for p in each)
         if not whole or not points or not all(points.values()) or not all(1 <= k <= 2**20 for k in points) or rows < 0:
             raise InputError("calibration: a width or a recall out of range")
-        return cls(rows, points)
+        return cls(rows, points, growth)
+
+
+def _growth_of(rate: Any, near: Any) -> tuple[float, float]:
+    """The two numbers of ``Calibration.growth`` from a file. Raises ValueError for others."""
+    found = float(rate), float(near)
+    if not (0 < found[0] <= MOST_GROWTH and 0 <= found[1] < math.inf):
+        raise ValueError(f"growth {found[0]} and {found[1]} out of range")
+    return found
 
 
 def _reach(points: Sequence[Point], target: float) -> float:
@@ -113,6 +131,9 @@ def calibrate(graph: _core.HnswView | _core.Frozen, seed: int, threads: int) -> 
     queries, limit = graph.get(sample), graph.slots
     most = max(k for k in KS if k == KS[0] or 20 * k <= graph.live)
     truth = _others(graph.search(queries, most + 1, limit, most, threads=threads, mode="scan")[:2], sample, most)
+    growth = _measure_growth(truth, graph.params()["metric"]) if isinstance(graph, _core.Frozen) else None
+    if isinstance(graph, _core.Frozen) and growth is not None:
+        graph.set_growth(*growth)
     points = {}
     for k in (k for k in KS if k <= most):
         measured: list[Point] = []
@@ -125,7 +146,27 @@ def calibrate(graph: _core.HnswView | _core.Frozen, seed: int, threads: int) -> 
             if recall >= ENOUGH:
                 break
         points[k] = tuple(measured)
-    return Calibration(graph.live, points)
+    return Calibration(graph.live, points, growth)
+
+
+def _measure_growth(scores: FloatArray, metric: str) -> tuple[float, float] | None:
+    """``Calibration.growth`` from the sorted true scores (queries, most); None for inner products, which are no distances, and where most
+    rows equal each other. Rounded, so that the last bits of a logarithm do not show in files.
+
+    >>> ranks = np.arange(1, 101)
+    >>> _measure_growth(-np.tile(ranks**0.25, (9, 1)), "l2")
+    (0.25, 0.445)
+    """
+    if metric == "ip" or scores.shape[1] < KS[-1]:
+        return None
+    squares = -scores if metric == "l2" else 1 - scores
+    first, last = squares[:, KS[0] - 1].astype(np.float64), squares[:, KS[-1] - 1].astype(np.float64)
+    apart = (first > 0) & np.isfinite(last)
+    if apart.mean() < 0.5:
+        return None
+    rate = float(np.log(last[apart] / first[apart]).mean() / math.log(KS[-1] / KS[0]))
+    rounded = float(f"{rate:.3g}"), float(f"{float(np.median(first[apart])) / 4:.3g}")
+    return rounded if 0 < rounded[0] <= MOST_GROWTH else None
 
 
 def _others(answer: tuple[Any, FloatArray], own: Any, k: int) -> FloatArray:

@@ -109,4 +109,6 @@ class FrozenIndex(GraphIndex):
         settle_names(names, live_below(graph, graph.slots), graph.slots, where)
         index = cls(graph, names, threads=threads, fingerprint=described.fingerprint)
         index._calibration = read_calibration(fields, where)
+        if index._calibration is not None and index._calibration.growth is not None:
+            graph.set_growth(*index._calibration.growth)
         return index
