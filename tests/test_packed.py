@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import subprocess
 import sys
 import threading
+import types
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +28,7 @@ torch = pytest.importorskip("torch")
 from nearfield.encode import packed_backend, packed_choice, packed_lanes  # noqa: E402 (they import torch)
 from nearfield.encode.packed import PackedBert, lay_out, views  # noqa: E402
 from nearfield.encode.packed_backend import PackedBackend  # noqa: E402
+from nearfield.encode.packed_steps import TorchSteps  # noqa: E402
 
 CPU = torch.device("cpu")
 TEXTS = ["", "search", "word " * 300, "How do I sort a list?", *some_texts(12, longest=80)]
@@ -120,6 +123,100 @@ def test_batches_keep_every_text_in_its_place(tiny_model: Path, tokens: int, ste
     assert backend.kernels == "torch"
     assert backend.recorded == ()
     assert backend.encode([], "", tokenizer)[0].shape == (0, 32)
+
+
+class DenseSteps(TorchSteps):
+    """Attention of all tokens to all, masked: spare tokens stand alone, as they do for the fused kernels."""
+
+    name = "dense"
+    pads = False
+
+    def attention(self, qkv: torch.Tensor, batch: packed_lanes.Packed, heads: int) -> torch.Tensor:
+        query, key, value = qkv.view(len(qkv), 3, heads, -1).permute(1, 2, 0, 3)
+        own = batch.first[:, None] == batch.first[None, :]
+        mixed = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=own)
+        return mixed.transpose(0, 1).reshape(len(qkv), -1)
+
+
+class Tape:
+    """In place of a CUDA graph: replays by asking the model again, into the memory that the recorded call gave."""
+
+    model: PackedBert
+    now: Tape | None = None
+    replays = 0
+
+    def capture_begin(self, *, pool: object, capture_error_mode: str) -> None:
+        assert capture_error_mode == "thread_local"
+        Tape.now = self
+
+    def capture_end(self) -> None:
+        Tape.now = None
+
+    def replay(self) -> None:
+        Tape.replays += 1
+        self.made.copy_(compute(Tape.model, self.batch))
+
+
+compute = PackedBert.__call__
+
+
+def taped(model: PackedBert, batch: packed_lanes.Packed) -> torch.Tensor:
+    made = compute(model, batch)
+    if Tape.now is not None:
+        Tape.now.batch, Tape.now.made = batch, made  # type: ignore[attr-defined]
+    return made
+
+
+@pytest.fixture
+def recorded(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> PackedBackend:
+    """A backend that believes in its recordings, on the CPU."""
+    cuda = torch.cuda
+    nothing = types.SimpleNamespace(synchronize=lambda: None, record=lambda: None)
+    monkeypatch.setattr(cuda, "stream", lambda stream: contextlib.nullcontext())
+    monkeypatch.setattr(cuda, "current_stream", lambda: nothing)
+    monkeypatch.setattr(cuda, "CUDAGraph", Tape)
+    monkeypatch.setattr(cuda, "Event", lambda: nothing)
+    zeros = torch.zeros
+    monkeypatch.setattr(packed_lanes.torch, "zeros", lambda *size, pin_memory=False, **options: zeros(*size, **options))
+    monkeypatch.setattr(PackedBert, "__call__", taped)
+    backend = PackedBackend(tiny_model, read_spec(tiny_model), "fp32", "cpu")
+    backend.model.steps = DenseSteps()
+    Tape.model = backend.model
+    lanes = backend._lanes
+    assert lanes is not None
+    lanes._cuda = lanes._record = True
+    return backend
+
+
+def test_recorded_batches(recorded: PackedBackend, tiny_model: Path) -> None:
+    tokenizer = TextTokenizer(tiny_model / "tokenizer.json", 64)
+    texts = TEXTS * 3
+    wanted = truth_of(tiny_model, texts)
+    before = Tape.replays
+    for count in (1, 2, 9, len(texts)):
+        np.testing.assert_allclose(recorded.encode(texts[:count], "", tokenizer)[0], wanted[:count], atol=1e-5)
+    assert Tape.replays == before + 4
+    assert recorded.recorded == (16, 384, 2048)  # one and two short texts are of one size
+    found, _ = recorded.encode(["a"] * 2_500, "", tokenizer)  # three tokens each: texts fill the batches, not tokens
+    np.testing.assert_allclose(found, np.tile(truth_of(tiny_model, ["a"]), (2_500, 1)), atol=1e-5)
+    lanes = recorded._lanes
+    assert lanes is not None
+    assert {len(lane.fed) for lane in lanes._free} == {len(lane.fed) for lane in lanes._free if lane.done is not None}
+    assert len(lanes._free) <= 2 * packed_backend.AHEAD
+
+
+def test_a_recording_that_fails_is_given_up(recorded: PackedBackend, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = TextTokenizer(tiny_model / "tokenizer.json", 64)
+
+    def refuse(self: Tape, **options: object) -> None:
+        raise RuntimeError("operation not permitted when stream is capturing\nand more")
+
+    monkeypatch.setattr(Tape, "capture_begin", refuse)
+    for _ in range(2):
+        np.testing.assert_allclose(recorded.encode(TEXTS, "", tokenizer)[0], truth_of(tiny_model, TEXTS), atol=1e-5)
+    assert recorded.recorded == ()
+    assert recorded._lanes is not None
+    assert recorded._lanes.reason == "operation not permitted when stream is capturing"
 
 
 def test_threads_share_one_backend(tiny_model: Path) -> None:
