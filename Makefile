@@ -24,7 +24,7 @@ endif
 SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-quick test test-all test-numba test-cuda bench-cuda test-optimum lint format bench bench-compare results wheel wheel-check sanitize clean
+.PHONY: help demo demo-quick test test-all test-numba test-cuda bench-cuda test-optimum lint format bench bench-quick bench-compare results wheel wheel-check sanitize clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -100,6 +100,9 @@ format: $(VENV)/.dev ## rewrite the Python files in the house style
 
 bench: $(VENV)/.bench ## the benchmark suite with its peers (ARGS='score --quick' and the like)
 	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-quick: $(VENV)/.dev ## every suite on small data beside the peers that are installed: shows that they work (some minutes)
+	$(BIN)/python -m benchmarks all --quick --out build/benchmarks $(ARGS)
 
 bench-compare: $(VENV)/.dev ## the working tree beside a commit, in turns: make bench-compare BASE=commit
 	$(BIN)/python -m benchmarks.compare $(or $(BASE),HEAD) $(ARGS)

@@ -84,6 +84,19 @@ def test_a_tiny_build_suite_is_at_equal_recall(plan: Plan, monkeypatch: pytest.M
     assert any(line.startswith("nearfield HNSWIndex: recall@10 below 1.01") for line in plan.skipped)
 
 
+def test_a_peer_that_fails_while_building_is_left_out(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def __init__(self, shape: object) -> None:
+            raise OSError("no room")
+
+    monkeypatch.setattr(build, "ENGINES", (peers.Engine("hnswlib broken", Broken, "numpy"),))
+    assert build.run(plan, rows=300) == []
+    assert plan.skipped == ["skipped: hnswlib broken (build: OSError: no room)"]
+    monkeypatch.setattr(build, "ENGINES", (peers.Engine("nearfield broken", Broken),))
+    with pytest.raises(OSError, match="no room"):
+        build.run(plan, rows=300)
+
+
 # --- names and durations -----------------------------------------------------------------------------------------------
 
 

@@ -169,6 +169,15 @@ def test_only_the_peers_that_were_named() -> None:
     assert len(peers.present(engines, Plan())) == 4
 
 
+def test_a_quick_run_takes_two_peers_unless_it_is_told_which() -> None:
+    here = [engine for engine in graphs.ENGINES if engine.missing() is None]
+    assert graphs.engines_wanted(graphs.ENGINES, Plan()) == here
+    brief = graphs.engines_wanted(graphs.ENGINES, Plan(quick=True))
+    assert brief == [engine for engine in here if engine.ours or engine.name in ("hnswlib", "faiss IndexHNSWFlat")]
+    named = graphs.engines_wanted(graphs.ENGINES, Plan(quick=True, only=("usearch",)))
+    assert [engine.name for engine in named if not engine.ours] == [engine.name for engine in here if engine.name.startswith("usearch")]
+
+
 # --- search ------------------------------------------------------------------------------------------------------------
 
 

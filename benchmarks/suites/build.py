@@ -13,12 +13,12 @@ from typing import Any
 
 from benchmarks.core import data
 from benchmarks.core.ceilings import threads_text
-from benchmarks.core.peers import Engine, present, set_threads
+from benchmarks.core.peers import Engine, set_threads
 from benchmarks.core.plan import Plan, usable_cores
 from benchmarks.core.results import Row
 from benchmarks.core.timing import PAUSE_S, Series
 from benchmarks.suites.graph_peers import LINKS, Shape
-from benchmarks.suites.graphs import COMPACT, ENGINES, Graph, Setting
+from benchmarks.suites.graphs import COMPACT, ENGINES, NGT, Graph, Setting, engines_wanted
 from benchmarks.suites.search import Collection, collection, recalls_of
 
 K = 10
@@ -36,12 +36,20 @@ def run(plan: Plan, *, rows: int | None = None) -> list[Row]:
     loaded: tuple[Any, ...] = data.clustered(rows, QUERIES) if rows else data.real_with_metric(plan, wanted, QUERIES)
     vectors, queries, label, *metric = loaded
     found = collection("own" if plan.data else "real", vectors, queries, label, *metric, batch=1, alone=False)
+    # The compact graph is that of FrozenIndex; NGT leaves nobody the number of candidates.
     chosen: dict[Engine, tuple[int, float]] = {}
-    for engine in (engine for engine in present(ENGINES, plan) if engine != COMPACT):  # the same graph as FrozenIndex
+    for engine in (engine for engine in engines_wanted(ENGINES, plan) if engine not in (COMPACT, NGT)):
         for module in engine.needs:
             import_module(module)
         plan.say(f"build: how many candidates {engine.name} needs")
-        at = fewest(lambda ef, engine=engine: _recall(engine, found, ef))
+        try:
+            at = fewest(lambda ef, engine=engine: _recall(engine, found, ef))
+        except Exception as error:  # a peer that fails is left out with a line, so that the others' time is not lost
+            if engine.ours:
+                raise
+            plan.skipped.append(f"skipped: {engine.name} (build: {type(error).__name__}: {error})")
+            plan.say(plan.skipped[-1])
+            continue
         if at is None:
             plan.skipped.append(f"{engine.name}: recall@{K} below {TARGET} at width {EF} with up to {LADDER[-1]} candidates while building")
             plan.say(plan.skipped[-1])

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
 import nearfield
-from benchmarks.core.peers import Engine
+from benchmarks.core.peers import Engine, present
+from benchmarks.core.plan import Plan
 from benchmarks.suites import graph_peers as peers
 from benchmarks.suites.graph_peers import Shape
 
@@ -88,6 +90,7 @@ FROZEN = Engine("nearfield FrozenIndex", FrozenGraph)
 COMPACT = Engine("nearfield FrozenIndex, compact", CompactGraph)
 HNSWLIB = Engine("hnswlib", peers.Hnswlib, "hnswlib", ("hnswlib",))
 FAISS = Engine("faiss IndexHNSWFlat", peers.FaissFlat, "faiss-cpu", ("faiss",))
+NGT = Engine("NGT ANNG", peers.Ngt, "ngt", ("ngtpy",))
 USEARCH = Engine("usearch f32", peers.Usearch, "usearch", ("usearch",))
 
 # The order of the tables. What ``make bench`` does not install says how to get it.
@@ -103,11 +106,17 @@ ENGINES = (
     Engine("rabitqlib SymphonyQG f32", peers.Symphony, "rabitqlib", ("rabitqlib",), unable=peers.without_avx2),
     Engine("rabitqlib SymphonyQG 8-bit", peers.SymphonyInt8, "rabitqlib", ("rabitqlib",), unable=peers.without_avx2),
     Engine("voyager", peers.Voyager, "voyager", ("voyager",)),
-    Engine("NGT ANNG", peers.Ngt, "ngt", ("ngtpy",)),
+    NGT,
     Engine("vsag HGraph SQ8 + reorder", peers.Vsag, "pyvsag", ("pyvsag",)),
     Engine("SVS Vamana f32", peers.Svs, "scalable-vs", ("svs",), extra="bench-svs"),
     Engine("SVS Vamana LVQ4x8", peers.SvsLvq, "scalable-vs", ("svs",), unable=peers.not_intel, extra="bench-svs"),
 )
+
+
+def engines_wanted(engines: Sequence[Engine], plan: Plan) -> list[Engine]:
+    """The engines that run: in a quick run without ``--only`` those of ours and two peers, as all of them take minutes for a few rows."""
+    brief = plan.quick and plan.only is None
+    return present([engine for engine in engines if not brief or engine.ours or engine in (HNSWLIB, FAISS)], plan)
 
 
 def saved_bytes(graph: Graph) -> int:

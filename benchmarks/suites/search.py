@@ -23,13 +23,13 @@ from benchmarks.core import data, plots
 from benchmarks.core.ceilings import threads_text
 from benchmarks.core.machine import settled_bytes
 from benchmarks.core.own import as_products
-from benchmarks.core.peers import Engine, present, set_threads
+from benchmarks.core.peers import Engine, set_threads
 from benchmarks.core.plan import Plan, usable_cores
 from benchmarks.core.quality import exact_topk
 from benchmarks.core.results import Row
 from benchmarks.core.timing import Series, interleave
 from benchmarks.suites.graph_peers import EF_CONSTRUCTION, M, Shape
-from benchmarks.suites.graphs import ENGINES, Graph, Setting, saved_bytes
+from benchmarks.suites.graphs import ENGINES, Graph, Setting, engines_wanted, saved_bytes
 from benchmarks.suites.knobs import MAX_EF, Recalls
 
 KS = (10, 100)
@@ -104,7 +104,7 @@ def run(plan: Plan, *, rows: int | None = None) -> list[Row]:
     out = []
     for load in _collections(plan, rows):
         found, fresh = load(), []
-        engines = present(ENGINES, plan)
+        engines = engines_wanted(ENGINES, plan)
         for group in [[engine] for engine in engines] if found.alone else [engines]:
             fresh += _measured(plan, group, found)
         draw(plan, found, fresh)
