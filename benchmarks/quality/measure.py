@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -47,10 +48,13 @@ class _OnDevice:
         return vectors
 
 
-def ndcg_by_query(data: Dataset, split: str, model: TextVectors) -> tuple[list[str], npt.NDArray[np.float64]]:
+def ndcg_by_query(
+    data: Dataset, split: str, model: TextVectors, adapt: Callable[[Any], Any] | None = None
+) -> tuple[list[str], npt.NDArray[np.float64]]:
     """Returns the ids of the split's queries that have a relevant document, and nDCG@10 of each."""
     ids, texts = data.queries_of(split)
     documents, queries = model.encode(data.doc_texts, kind="document"), model.encode(texts, kind="query")
+    queries = queries if adapt is None else adapt(queries)
     ranked: list[list[str]] = []
     for start in range(0, len(queries), BLOCK):
         scores = queries[start : start + BLOCK] @ documents.T
@@ -61,13 +65,13 @@ def ndcg_by_query(data: Dataset, split: str, model: TextVectors) -> tuple[list[s
     return scored.query_ids, scored.values["ndcg@10"]
 
 
-def measure(folder: Path, data: Dataset, guard: Dataset | None, device: str) -> dict[str, Any]:
+def measure(folder: Path, data: Dataset, guard: Dataset | None, device: str, adapt: Callable[[Any], Any] | None = None) -> dict[str, Any]:
     """Returns for ``test`` and ``guard``: the mean, the values by query, and a digest of the queries' ids that they belong to."""
     model = open_model(folder, device)
     out: dict[str, Any] = {}
     for name, target in (("test", data), ("guard", guard)):
         if target is not None:
-            ids, values = ndcg_by_query(target, "test", model)
+            ids, values = ndcg_by_query(target, "test", model, adapt)
             digest = hashlib.sha256("\0".join(ids).encode()).hexdigest()[:16]
             out[name] = {"ndcg": float(values.mean()), "queries": digest, "values": [round(float(v), DIGITS) for v in values]}
     return out

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Kind = Literal["base", "nearfield", "sentence-transformers"]
+Kind = Literal["base", "nearfield", "sentence-transformers", "adapter"]
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,8 @@ class Recipe:
     Attributes:
         name: its name in tables and on the command line.
         kind: who trains; "base" trains nothing.
-        options: nearfield: fields of ``TuneConfig``; sentence-transformers: ``learning_rate``, ``batch_size``, ``max_tokens``.
+        options: adapter: arguments of ``fit_adapter``; nearfield: fields of ``TuneConfig``;
+            sentence-transformers: ``learning_rate``, ``batch_size``, ``max_tokens``.
         about: one line for people.
     """
 
@@ -41,6 +42,8 @@ RECIPES: dict[str, Recipe] = {
             {"learning_rate": 5e-5, "batch_size": 64, "max_tokens": 128},
             "sentence-transformers' trainer: MultipleNegativesRankingLoss, bf16, batch 64, lr 5e-5, no-duplicates sampler, 128 tokens",
         ),
+        Recipe("adapter", "adapter", about="a linear adapter of the queries over the base's vectors; no budget, 20 passes"),
+        Recipe("adapter-guarded", "adapter", {"guarded": True}, "the same, as much of it as the guard allows"),
         _ours("ours-no-pieces", "without the pieces of documents", pieces=0.0),
         _ours("ours-no-merge", "all of the tuned weights, whatever the guard says", pieces=0.0, merge_alphas=[1.0], merge_trials=0),
         _ours("ours-symmetric", "documents also look for their queries", symmetric=True),

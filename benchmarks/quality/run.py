@@ -16,7 +16,7 @@ from benchmarks.quality.cells import Cell
 from benchmarks.quality.measure import measure
 from benchmarks.quality.recipes import RECIPES
 from benchmarks.quality.theirs import train_theirs
-from benchmarks.quality.trained import Trained, fewer_pairs, train_ours
+from benchmarks.quality.trained import Trained, fewer_pairs, train_adapter, train_ours
 from nearfield.data.dataset import Dataset
 from nearfield.data.read import read
 from nearfield.data.split import split
@@ -58,7 +58,7 @@ def run_cell(cell: Cell, inputs: Inputs) -> dict[str, Any]:
         took = {"wall_seconds": round(time.monotonic() - wall, 2), "cpu_seconds": round(time.process_time() - processor, 2)}
         memory = _peak(cell.device)
         began = time.monotonic()
-        measured = measure(trained.model, data, guard, cell.device)
+        measured = measure(trained.model, data, guard, cell.device, trained.adapt)
         took["measuring_seconds"] = round(time.monotonic() - began, 2)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -73,6 +73,8 @@ def _train(cell: Cell, data: Dataset, guard: Dataset | None, inputs: Inputs, wor
     recipe = RECIPES[cell.recipe]
     if recipe.kind == "base":
         return Trained(inputs.base, 0, 0, 0.0, "nothing")
+    if recipe.kind == "adapter":
+        return train_adapter(data, inputs.base, recipe.options, seed=cell.seed, clock=cell.clock, device=cell.device, guard=guard)
     common: dict[str, Any] = {
         "seed": cell.seed,
         "seconds": cell.seconds,

@@ -28,6 +28,7 @@ class Trained:
         pairs_per_second: by the cell's clock, training steps alone, without loading, scoring or merging.
         how: what trained, for example "trainer", and whatever is worth knowing.
         details: figures of one side only.
+        adapt: what query vectors of ``model`` go through, None: nothing.
     """
 
     model: Path
@@ -36,6 +37,7 @@ class Trained:
     pairs_per_second: float
     how: str
     details: dict[str, Any] = dataclasses.field(default_factory=dict)
+    adapt: Callable[[Any], Any] | None = None
 
 
 def fewer_pairs(data: Dataset, count: int | None, seed: int) -> Dataset:
@@ -71,3 +73,32 @@ def train_ours(
         "dev_curve": curve, "notes": made.notes,
     }  # fmt: skip
     return Trained(made.model, made.pairs_seen, made.steps, made.pairs_per_second, made.dtype, details)
+
+
+def train_adapter(
+    data: Dataset, base: Path, options: Mapping[str, Any], *, seed: int, clock: str, device: str, guard: Dataset | None
+) -> Trained:
+    """Fits a linear adapter of the queries over the base's vectors; encoding all documents once is inside the time."""
+    from benchmarks.quality.measure import open_model
+    from nearfield.tune.adapter import fit_adapter
+
+    model = open_model(base, device)
+
+    def side(of: Dataset, name: str) -> tuple[Any, list[list[int]]]:
+        place = {doc: row for row, doc in enumerate(of.doc_ids)}
+        ids, texts = of.queries_of(name)
+        return model.encode(texts, kind="query"), [[place[doc] for doc in of.qrels[name][query]] for query in ids]
+
+    documents = model.encode(data.doc_texts, kind="document")
+    sides = {name: side(data, name) for name in ("train", "dev")}
+    held = None
+    if guard is not None and options.get("guarded", False):
+        asked, answers = side(guard, "dev")
+        held = (asked, model.encode(guard.doc_texts, kind="document"), answers)
+    options = {name: value for name, value in options.items() if name != "guarded"}
+    began = CLOCKS[clock]()
+    adapter = fit_adapter(sides["train"][0], documents, sides["train"][1], dev=sides["dev"], guard=held, seed=seed, **options)
+    seen = len(sides["train"][1]) * options.get("epochs", 20)
+    spent = max(CLOCKS[clock]() - began, 1e-9)
+    details = {"alpha": adapter.alpha, "dev": {str(alpha): score for alpha, score in adapter.dev.items()}}
+    return Trained(base, seen, 0, seen / spent, "linear adapter over the base's vectors", details, adapter.apply)
