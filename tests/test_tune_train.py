@@ -338,3 +338,18 @@ def test_bfloat16_trains_too(tmp_path: Path, tiny_model: Path) -> None:
     assert result.dtype == "bfloat16"
     assert result.dev["chosen"] > result.dev["base"] + 0.2
     assert load_file(result.model / "model.safetensors")["embeddings.word_embeddings.weight"].dtype == torch.float32
+
+
+def test_frozen_layers_keep_the_bases_weights_and_the_others_learn(tmp_path: Path, tiny_model: Path) -> None:
+    base = load_file(tiny_model / "model.safetensors")
+    result = run(tmp_path / "one", tiny_model, dataclasses.replace(FAST, frozen_layers=1, epochs=2, merge_alphas=(1.0,)))
+    tuned = load_file(result.model / "model.safetensors")
+    moved = {name for name, tensor in tuned.items() if not torch.equal(tensor, base[name])}
+    assert moved
+    assert all("layer.1." in name for name in moved)
+    only_tables = run(tmp_path / "zero", tiny_model, dataclasses.replace(FAST, frozen_layers=0, epochs=2, merge_alphas=(1.0,)))
+    tuned = load_file(only_tables.model / "model.safetensors")
+    assert {"0", "1"} <= {name.split("layer.")[1][0] for name in tuned if "layer." in name and not torch.equal(tuned[name], base[name])}
+    assert all(torch.equal(tuned[name], base[name]) for name in tuned if "embeddings" in name)
+    with pytest.raises(InputError, match=r"frozen_layers: 2 given, at most 1 expected, as the model has 2 layers"):
+        run(tmp_path / "two", tiny_model, dataclasses.replace(FAST, frozen_layers=2))

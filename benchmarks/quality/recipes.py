@@ -67,6 +67,8 @@ RECIPES: dict[str, Recipe] = {
         ),
         _ours("ours-matryoshka", "128 and 64 values alone as well", matryoshka=[128, 64]),
         _ours("ours-anchor", "anchored to the base's vectors, no pieces", anchor=3.0, pieces=0.0),
+        _ours("ours-frozen-3", "the lower half and the embeddings frozen", frozen_layers=3),
+        _ours("ours-frozen-embeddings", "the embeddings frozen", frozen_layers=0),
         _ours("ours-batch-256", "256 pairs a step by GradCache", batch_size=256, gradcache=True),
         _ours("ours-batch-128", "128 pairs a step", batch_size=128),
         _ours("ours-rate-1e-4", "twice the rate", learning_rate=1e-4),

@@ -36,6 +36,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "mined_margin": (0, 1),
     "anchor": (0, 100),
     "distill": (0, 1),
+    "frozen_layers": (-1, 1000),
     "teacher_temperature": (1e-3, 1e3),
     "max_tokens_train": (4, 65536),
     "max_tokens_query": (4, 65536),
@@ -113,6 +114,8 @@ class TuneConfig:
         teacher_temperature: the teacher's scores are divided by it before the softmax. 1.0: a cross-encoder's logits; cosines need 0.05.
         gradcache: encodes every text twice and keeps the activations of one chunk only, for batches beyond memory; the gradient is that of
             the whole batch. False: costs a third more time.
+        frozen_layers: the lowest layers that keep the base's weights, the embeddings with them; 0 freezes the embeddings alone. -1: nothing
+            is frozen. Freezing saves the backward pass and the optimizer's state of what is frozen.
         max_tokens_train: documents are cut to this many tokens in training and on the dev sub-corpus. 128: cost grows with length, and
             what a document is about is nearly always said by then. The finished model keeps the base's own length.
         max_tokens_query: the same for queries. 64: longer questions are rare.
@@ -181,6 +184,7 @@ class TuneConfig:
     teacher: str | None = None
     teacher_temperature: float = 1.0
     gradcache: bool = False
+    frozen_layers: int = -1
     max_tokens_train: int = 128
     max_tokens_query: int = 64
     dropout: float = 0.0

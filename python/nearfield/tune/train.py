@@ -28,6 +28,7 @@ from nearfield.tune.checkpoints import CheckpointStore, Tensors
 from nearfield.tune.choice import allowed_drop, choose_weights, summary
 from nearfield.tune.devset import DevSet, choose_devset
 from nearfield.tune.embed import vectors_of
+from nearfield.tune.freeze import freeze_lowest
 from nearfield.tune.loop import Trainer, model_weights
 from nearfield.tune.memory import keep_freed_memory
 from nearfield.tune.pairs import TokenIds, Tokenize, training_pairs
@@ -138,6 +139,7 @@ def train(
         pairs = prepared(pairs, tower, partial(_load, base, device, dtype), config, dtype=dtype, progress=progress)
         base_weights = {name: tensor.clone() for name, tensor in model_weights(tower).items()}
         _set_dropout(tower, config.dropout)
+        freeze_lowest(tower.model, config.frozen_layers)
         batches = Batches(pairs, config)
         limit = None
         if budget is not None:
