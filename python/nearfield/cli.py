@@ -83,7 +83,7 @@ def demo(quick: bool, out: Path, threads: int | None, as_json: bool, quiet: bool
 
 @cli.command()
 @click.argument("data", type=path)
-@click.option("--base", metavar="MODEL", help="A sentence-transformers folder or hub name (default: the packaged all-MiniLM-L6-v2).")
+@click.option("--base", metavar="MODEL", help="A folder or hub name, or several with commas: the best on dev (default: all-MiniLM-L6-v2).")
 @click.option("--out", type=path, default=Path("bundle"), show_default=True, help="The bundle's folder.")
 @click.option("--guard", type=path, help="General-knowledge data with judgements; a drop on it blocks the verdict.")
 @click.option("--config", type=path, help="JSON file of options, or the run.json of a bundle.")

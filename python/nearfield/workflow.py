@@ -21,7 +21,7 @@ from nearfield.data.check import check
 from nearfield.data.dataset import Dataset, Finding
 from nearfield.data.read import read
 from nearfield.data.split import split
-from nearfield.data.structure import few_pairs, pairs_from_documents
+from nearfield.data.structure import few_pairs, with_pairs
 from nearfield.errors import InputError
 from nearfield.files import whole_file
 from nearfield.record import check_file, circumstances, command_line
@@ -113,7 +113,9 @@ def tune(
     Args:
         data: a JSONL, CSV or Parquet file of pairs, a BEIR folder, or a Dataset. Documents alone ask their own questions
             (``nearfield.data.structure``); the verdict is then about such questions, and a finding says so.
-        base: a sentence-transformers folder or a hub name; None takes the packaged all-MiniLM-L6-v2 (``nearfield[demo]``).
+        base: a sentence-transformers folder or a hub name, or several with commas between, of which the best on dev is taken (the fastest
+            of those that are not surely worse, ``nearfield.evaluate.bakeoff``). None: the packaged all-MiniLM-L6-v2
+            (``nearfield[demo]``).
         out: the bundle's folder. An existing bundle there is replaced, anything else is refused. Checkpoints live beside it in
             ``<out>.work`` until the run is complete.
         config: a TuneConfig, a mapping of its fields, or a JSON file: of fields, or the ``run.json`` of an earlier bundle. None: defaults.
@@ -136,6 +138,7 @@ def tune(
         InputError: data, config, base or ``out`` cannot be used; the message says what, where and how to mend it.
         MissingExtraError: torch or another part of ``nearfield[train]`` is not installed.
     """
+    from nearfield.evaluate import bakeoff
     from nearfield.export.writer import check_replaceable, publish
 
     settings, recorded = read_config(config)
@@ -148,7 +151,7 @@ def tune(
     check_replaceable(out)
     work = out.with_name(out.name + ".work")
     with clock.stage("data"):
-        dataset = few_pairs(split(_with_pairs(read(data, columns=columns), settings.seed), seed=settings.seed))
+        dataset = few_pairs(split(with_pairs(read(data, columns=columns), settings.seed), seed=settings.seed))
         guard_set = None if guard is None else read(guard)
         findings = [*dataset.findings, *check(dataset, progress=progress)]
         if on_findings is not None:
@@ -156,6 +159,14 @@ def tune(
         _require_judgements(dataset, "data")
         if guard_set is not None:
             _require_judgements(guard_set, "guard", ("test",))
+
+    if base is not None and len(candidates := bakeoff.named(base)) > 1:
+        with clock.stage("bake-off"):
+            compared = bakeoff.bake_off(dataset, candidates, seed=settings.seed, threads=threads, show=progress)
+        base = compared[0].name
+        findings.append(Finding("bake-off", "base", bakeoff.describe(compared), "info"))
+        if on_findings is not None:
+            on_findings(findings[-1:])
 
     from nearfield.encode.models import resolve_model
     from nearfield.export.export import export_bundle
@@ -364,19 +375,6 @@ def _export_notes(bundle: Bundle) -> list[str]:
     """What the export had to do to keep int8 as good as fp32, or that it could not."""
     note = bundle.manifest["parity"].get("int8", {}).get("note")
     return [] if note is None else [note]
-
-
-def _with_pairs(dataset: Dataset, seed: int) -> Dataset:
-    """Documents alone ask their own questions; whatever has judgements is left as it is."""
-    if dataset.qrels or dataset.query_ids:
-        return dataset
-    made = pairs_from_documents(dataset, seed=seed)
-    if not made.qrels:
-        raise InputError(
-            f"data: {dataset.source}: {len(dataset.doc_ids):,} documents without judgements, and no title, heading, question or "
-            "paragraph of three sentences among them to make questions of; give query-positive pairs, or qrels/train.tsv"
-        )
-    return made
 
 
 def _require_judgements(dataset: Dataset, role: str, splits: tuple[str, ...] = ("train", "test")) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from nearfield.data.dataset import Dataset, Finding
 from nearfield.data.near import normalize, words
+from nearfield.errors import InputError
 
 # A rest of fewer words answers nothing; a question of fewer says nothing, of more is none that somebody would type.
 MIN_BODY_WORDS, MIN_WORDS, MAX_WORDS = 12, 2, 32
@@ -85,8 +86,8 @@ def pairs_from_documents(dataset: Dataset, *, seed: int = 0, kinds: tuple[str, .
         seed: of the choice of sentences.
         kinds: which sources to use.
 
-    Raises:
-        InputError: none; a dataset without any pair has no train split, and tuning says so.
+    Returns:
+        The dataset; one that gives no pair has no split at all.
 
     >>> text = "A stack keeps what came last on top. " + "It grows and shrinks at one end only. " * 3
     >>> made = pairs_from_documents(Dataset("d", "memory", ["a"], [text], titles={"a": "What a stack is"}), kinds=("title",))
@@ -175,3 +176,20 @@ def few_pairs(dataset: Dataset, *, advised: int = 1000) -> Dataset:
         return dataset
     message = f"{count:,} training pairs; 1,000 to 5,000 are advised: with fewer the gain is small and its interval wide"
     return replace(dataset, findings=[*dataset.findings, Finding("few-pairs", dataset.name, message, "warning")])
+
+
+def with_pairs(dataset: Dataset, seed: int) -> Dataset:
+    """Documents alone ask their own questions; whatever has judgements is left as it is.
+
+    Raises:
+        InputError: documents that nothing can be asked of.
+    """
+    if dataset.qrels or dataset.query_ids:
+        return dataset
+    made = pairs_from_documents(dataset, seed=seed)
+    if not made.qrels:
+        raise InputError(
+            f"data: {dataset.source}: {len(dataset.doc_ids):,} documents without judgements, and no title, heading, question or "
+            "paragraph of three sentences among them to make questions of; give query-positive pairs, or qrels/train.tsv"
+        )
+    return made
