@@ -88,20 +88,22 @@ def demo(quick: bool, out: Path, threads: int | None, as_json: bool, quiet: bool
 @click.option("--guard", type=path, help="General-knowledge data with judgements; a drop on it blocks the verdict.")
 @click.option("--config", type=path, help="JSON file of options, or the run.json of a bundle.")
 @click.option("--budget", type=Duration(), metavar="TIME", help="Time for training and merging: 90s, 10m, 1.5h.")
+@click.option("--events", type=path, metavar="FOLDER", help="Also write TensorBoard event files of the training.")
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint of an interrupted run.")
 @columns_option
 @threads_option
 @json_option
 @quiet_option
 def tune(
-    data: Path, base: str | None, out: Path, guard: Path | None, config: Path | None, budget: float | None, resume: bool,
-    columns: str | None, threads: int | None, as_json: bool, quiet: bool,
+    data: Path, base: str | None, out: Path, guard: Path | None, config: Path | None, budget: float | None, events: Path | None,
+    resume: bool, columns: str | None, threads: int | None, as_json: bool, quiet: bool,
 ) -> int:  # fmt: skip
     """Fine-tune on DATA, export, and measure base against tuned. Exit 1 says: do not ship."""
     from nearfield.workflow import tune as run
 
     report = run(
-        data, base=base, out=out, guard=guard, config=config, budget=budget, resume=resume, columns=_columns(columns), threads=threads,
+        data, base=base, out=out, guard=guard, config=config, budget=budget, events=events, resume=resume,
+        columns=_columns(columns), threads=threads,
         progress=not quiet, on_findings=_findings(quiet),
     )  # fmt: skip
     if as_json:

@@ -97,6 +97,7 @@ def tune(
     guard: str | Path | Dataset | None = None,
     progress: bool = True,
     budget: float | None = None,
+    events: str | Path | None = None,
     resume: bool = False,
     columns: Mapping[str, str] | None = None,
     threads: int | None = None,
@@ -124,6 +125,7 @@ def tune(
         guard: a data set of general knowledge with judgements; a drop on it beyond ``config.guard_max_drop`` blocks the verdict.
         progress: shows bars on stderr.
         budget: seconds for training and merging (export and evaluation come on top); takes the place of ``config.budget_seconds``.
+        events: a folder for TensorBoard's event files of the training (needs tensorboard); None writes none.
         resume: goes on from the checkpoint of an interrupted run with the same data, base and config.
         columns: other column names, canonical name -> the data's name.
         threads: threads of training, encoding and search; None: torch's own choice for training (the physical cores), all cores for the
@@ -182,7 +184,10 @@ def tune(
         on_findings(differences)
     with torch_threads(used.training):
         with clock.stage("train"):
-            result = train(dataset, base_folder, settings, work=work, guard=guard_set, resume=resume, about=run, progress=progress)
+            result = train(
+                dataset, base_folder, settings, work=work, guard=guard_set, resume=resume, about=run, progress=progress,
+                events=None if events is None else Path(events),
+            )  # fmt: skip
         differences += Recorded(str(work), tables=result.begun_with).differences(run)
         base_name = str(base) if base is not None else "all-MiniLM-L6-v2"
         shared: dict[str, Any] = {

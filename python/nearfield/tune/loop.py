@@ -18,6 +18,7 @@ from nearfield.tune.budget import Clock, expected_steps, place
 from nearfield.tune.checkpoints import CheckpointStore, Tensors
 from nearfield.tune.devset import DevSet
 from nearfield.tune.embed import cached_step, embed, vectors_of
+from nearfield.tune.events import Events, Nobody
 from nearfield.tune.interrupts import finish_first
 from nearfield.tune.objective import step_loss
 from nearfield.tune.schedule import evaluation_steps, rate_at
@@ -91,6 +92,7 @@ class Trainer:
         self.optimizer = make_optimizer(self.parameters, config)
         self.watch = Watch(tower.device)
         self._loss: float | None = None
+        self.events: Events = Nobody()
         self.state = RunState()
         self.points = evaluation_steps(len(batches), config.eval_every) | {0}
         self.vectors: dict[int, Vectors] = {}  # the dev vectors at steps 0 and best_step, for the merge
@@ -147,6 +149,7 @@ class Trainer:
             warmup_fraction=self.config.warmup_fraction,
             decay=self.config.decay,
         )
+        self.events.scalar("train/learning rate", rate, state.step + 1)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
@@ -182,6 +185,8 @@ class Trainer:
     def _count(self, found: list[Seen]) -> None:
         for seen in found:
             self._loss = seen.loss
+            self.events.scalar("train/loss", seen.loss, seen.step)
+            self.events.scalar("train/gradient norm", seen.norm, seen.step)
             self.state.loss_sum += seen.loss
             self.state.loss_steps += 1
 
@@ -222,6 +227,7 @@ class Trainer:
             loss = state.loss_sum / state.loss_steps if state.loss_steps else None
             state.history.append({"kind": "train", "step": state.step, "loss": loss, "dev_ndcg": score, "seconds": self._seconds()})
             state.loss_sum, state.loss_steps, state.scored = 0.0, 0, state.step
+        self.events.scalar("dev/nDCG@10", score, state.step)
         bar.advance(0, note=self._note(loss))
 
     def dev_vectors(self, bar: Bar) -> Vectors:

@@ -28,6 +28,7 @@ from nearfield.tune.checkpoints import CheckpointStore, Tensors
 from nearfield.tune.choice import allowed_drop, choose_weights, summary
 from nearfield.tune.devset import DevSet, choose_devset
 from nearfield.tune.embed import vectors_of
+from nearfield.tune.events import open_events
 from nearfield.tune.freeze import freeze_lowest
 from nearfield.tune.loop import Trainer, model_weights
 from nearfield.tune.memory import keep_freed_memory
@@ -100,6 +101,7 @@ def train(
     about: Mapping[str, Any] | None = None,
     progress: bool = True,
     clock: Clock = time.monotonic,
+    events: Path | None = None,
 ) -> TrainResult:
     """Tunes ``base`` on the ``train`` split and returns the weights that do best on ``dev`` without losing more than allowed on the guard.
 
@@ -116,6 +118,7 @@ def train(
         about: kept with the checkpoints, for a resumed run to compare with.
         progress: shows a bar on stderr.
         clock: what measures the run and its budget.
+        events: a folder for TensorBoard's event files: loss, gradient norm and learning rate by step, dev scores; None writes none.
 
     Raises:
         InputError: a split is missing or has nothing usable, the loss is not finite, or ``work`` holds another run than the one to resume.
@@ -151,7 +154,10 @@ def train(
         )
         # Only what is left: a resumed run's ETA would otherwise count the pairs of the earlier session as done in no time.
         left = len(pairs.pairs) * config.epochs - batches.pairs_before(trainer.state.step)
-        with show_progress(f"tuning on {left:,} pairs ({dtype})", left, enabled=progress) as bar:
+        with (
+            open_events(events, trainer.state.step) as trainer.events,
+            show_progress(f"tuning on {left:,} pairs ({dtype})", left, enabled=progress) as bar,
+        ):
             trainer.run(bar)
         tower.eval()
         began = clock()
