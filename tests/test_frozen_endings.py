@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import nearfield as nf
-from nearfield.index.calibration import Calibration, Point
+from nearfield.index.calibration import Calibration, Growth, Point
 from nearfield.types import Metric
 
 
@@ -39,7 +39,7 @@ def test_an_ending_keeps_the_recall_of_its_ef(metric: Metric, compact: bool) -> 
     made = index._calibration
     assert made is not None
     if metric == "ip":
-        assert made.growth is None  # inner products are no distances
+        assert made.growth is None  # between rows of many lengths inner products are no distances
         return
     assert made.growth is not None
     # By hand: the slope of log distance over log rank, from sampled rows to all others.
@@ -52,10 +52,31 @@ def test_an_ending_keeps_the_recall_of_its_ef(metric: Metric, compact: bool) -> 
     assert made.growth[1] == pytest.approx(np.median(squares[:, 9]) / 4, rel=0.15)
     for k, ef in [(1, 10), (10, 20), (10, 60), (50, 100)]:
         ended = recall(index, rows, queries, k, ef=ef)
-        index._graph.set_growth(0.0, 0.0)
+        index._graph.set_growth(0.0, 0.0, 0.0)
         plain = recall(index, rows, queries, k, ef=ef)
         index._graph.set_growth(*made.growth)
         assert ended >= plain - 0.015, (k, ef)
+
+
+def test_inner_products_of_rows_of_one_length_are_distances() -> None:
+    rng = np.random.default_rng(5)
+    rows, queries = clustered(rng, 6000, 24), 3 * clustered(rng, 300, 24)
+    rows *= 7 / np.linalg.norm(rows, axis=1, keepdims=True)
+    index = frozen(rows, "ip")
+    made = index._calibration
+    assert made is not None
+    assert made.growth is not None
+    assert made.growth.square == pytest.approx(49, rel=0.01)
+    twin = frozen(rows, "cosine")._calibration
+    assert twin is not None
+    assert twin.growth is not None
+    assert made.growth.rate == pytest.approx(twin.growth.rate, rel=0.05)
+    assert made.growth.near == pytest.approx(49 * twin.growth.near, rel=0.05)
+    for ef in (15, 60):
+        ended = recall(index, rows, queries, 10, ef=ef)
+        index._graph.set_growth(0.0, 0.0, 0.0)
+        assert ended >= recall(index, rows, queries, 10, ef=ef) - 0.015
+        index._graph.set_growth(*made.growth)
 
 
 def test_the_ending_is_kept_in_the_file(tmp_path: Path) -> None:
@@ -101,13 +122,25 @@ def test_filters_whose_rows_are_spread_or_elsewhere_are_answered() -> None:
 
 
 def test_growth_in_a_description_is_checked() -> None:
-    made = Calibration(5_000, {10: (Point(10, 0.5), Point(20, 0.75))}, (0.1, 0.02))
+    made = Calibration(5_000, {10: (Point(10, 0.5), Point(20, 0.75))}, Growth(0.1, 0.02, 1.0))
     assert Calibration.from_json(made.to_json()) == made
     without = made.to_json()
     del without["growth"]
     opened = Calibration.from_json(without)
     assert opened is not None
     assert opened.growth is None
-    for bad in ([0.0, 1.0], [-1, 1], [3.0, 1.0], [0.1, -1.0], [float("nan"), 0.1], [0.1, float("inf")], [0.1], "xy", 7, [0.1, "a"]):
+    for bad in (
+        [0.0, 1, 1],
+        [-1, 1, 1],
+        [3.0, 1, 1],
+        [0.1, -1, 1],
+        [float("nan"), 0.1, 1],
+        [0.1, float("inf"), 1],
+        [0.1, 1, -1],
+        [0.1, 1],
+        "xy",
+        7,
+        [0.1, "a", 1],
+    ):
         with pytest.raises(nf.InputError, match="calibration"):
             Calibration.from_json({**without, "growth": bad})

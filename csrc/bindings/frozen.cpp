@@ -72,8 +72,9 @@ void register_frozen(py::module_& m) {
   def_search(type, &search<Array<float>>);
   def_search(type, &search<TextQueries>);
   type.def_static("from_container", &from_container, py::arg("file"), "Uses the graph where an opened file has it; holds the file.")
-      .def("set_growth", &Frozen::set_growth, py::arg("growth"), py::arg("near"),
-           "How fast distances grow with rank, and what counts as near at least: walks then end by distance. To be set before the first search.")
+      .def("set_growth", [](Frozen& index, double rate, double near, double square) { index.set_growth({rate, near, square}); }, py::arg("rate"),
+           py::arg("near"), py::arg("square"),
+           "How fast distances grow with rank, what counts as near at least, and rows' |x|^2: walks then end by distance. To be set before the first search.")
       .def("score", &score_rows, py::arg("queries").noconvert(), py::arg("slots").noconvert(), py::arg("threads") = 0, "As Hnsw.score.")
       .def("get", &get, py::arg("slots").noconvert(), "The rows as they are kept: float32 (n, dim).")
       .def("live_slots", [](const Frozen& index) { return live_slots_of(index); }, "The slots of live rows, rising.")

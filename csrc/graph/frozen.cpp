@@ -35,8 +35,8 @@ constexpr double kRoom = 1.5;
 class Turns {
  public:
   Turns(const FrozenTools& tools, const Request& request, const Choice& choice, const std::vector<score::Query>& queries, const Answer& answer,
-        double growth, double near)
-      : tools_(tools), request_(request), choice_(choice), queries_(queries), answer_(answer), growth_(growth), near_(near) {}
+        const Frozen::Growth& growth)
+      : tools_(tools), request_(request), choice_(choice), queries_(queries), answer_(answer), growth_(growth) {}
 
   void run(std::size_t begin, std::size_t end, Walkers& walkers) {
     next_ = begin;
@@ -83,9 +83,9 @@ class Turns {
 
   void begin_walk(Walker& walker, std::size_t at, std::size_t ef) {
     // Half way, by ranks, from the k-th distance to that of rank ef: so far out do estimates still tell of better rows (docs/hnsw.md).
-    const double gain = growth_ > 0.0 ? std::pow(static_cast<double>(this->ef()) / static_cast<double>(request_.k), growth_ / 2.0) - 1.0 : 0.0;
+    const double gain = growth_.rate > 0.0 ? std::pow(static_cast<double>(this->ef()) / static_cast<double>(request_.k), growth_.rate / 2.0) - 1.0 : 0.0;
     const std::size_t room = gain > 0.0 ? static_cast<std::size_t>(kRoom * static_cast<double>(ef)) : ef;
-    walker.start(tools_, room, to_score(request_.k), choice_.keep(at), request_.skipped(at), {request_.k, gain, near_});
+    walker.start(tools_, room, to_score(request_.k), choice_.keep(at), request_.skipped(at), {request_.k, gain, growth_.near, growth_.square});
   }
 
   // Where all rows may be results, a walk that met fewer than k of them was too narrow: estimates of the same nodes filled its places.
@@ -122,7 +122,7 @@ class Turns {
   const Choice& choice_;
   const std::vector<score::Query>& queries_;
   const Answer& answer_;
-  const double growth_, near_;
+  const Frozen::Growth growth_;
   std::size_t next_ = 0, end_ = 0;
   Ahead ahead_;
   std::vector<std::uint32_t> own_;
@@ -138,7 +138,7 @@ void Frozen::search(const Request& request, const Answer& answer) const {
   const Choice choice(request, Nodes{graph_.size, graph_.live, graph_.deleted, graph_.params.m});
   raise_if_bad(parallel::parallel_for(request.nq, request.threads, [&](std::size_t begin, std::size_t end, std::size_t) {
     auto walkers = walkers_.borrow();
-    Turns(tools, request, choice, queries, answer, growth_, near_).run(begin, end, *walkers);
+    Turns(tools, request, choice, queries, answer, growth_).run(begin, end, *walkers);
   }));
 }
 

@@ -45,9 +45,13 @@ class Frozen {
   // Checks all sizes that the file gives; nodes in neighbour lists are checked when they are used, so that opening reads no block.
   explicit Frozen(std::shared_ptr<storage::MappedFile> file);
 
-  // How fast distances grow with rank, |q - x_r|^2 ~ r^growth, and what counts as near at least: measured on the graph's own rows
-  // (docs/hnsw.md). With growth > 0 a walk ends by distance. To be set before the first search.
-  void set_growth(double growth, double near) { growth_ = growth, near_ = near; }
+  // How fast distances grow with rank, |q - x_r|^2 ~ r^rate, and what counts as near at least, both measured on the graph's own rows
+  // (docs/hnsw.md), and, where distances are told by inner products, all rows' |x|^2. With rate > 0 a walk ends by distance. To be set before
+  // the first search.
+  struct Growth {
+    double rate = 0.0, near = 0.0, square = 1.0;
+  };
+  void set_growth(const Growth& growth) { growth_ = growth; }
 
   // As Hnsw::search; a scan, too, scores rows as they are kept here. Throws InputError with the query's number.
   void search(const Request& request, const Answer& answer) const;
@@ -66,7 +70,7 @@ class Frozen {
 
  private:
   FrozenGraph graph_;
-  double growth_ = 0.0, near_ = 0.0;
+  Growth growth_;
   HugeBuffer blocks_;
   HugeBuffer fine_;
   std::vector<std::uint8_t> deleted_;

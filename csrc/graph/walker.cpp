@@ -83,6 +83,7 @@ void Walker::prepare(const FrozenTools& tools, const score::Query& query) {
     square_ = dot(rest_.data(), rest_.data(), dim);
   } else {
     centre_product_ = dot(query.scan, graph.centre.data(), dim);
+    square_ = dot(query.scan, query.scan, dim);
   }
 }
 
@@ -119,7 +120,13 @@ void Walker::start(const FrozenTools& tools, std::size_t ef, std::size_t most, c
   keep_ = keep;
   kept_ = expanded_ = 0;
   reach_ = reach;
-  away_ = graph.params.metric == Metric::l2 ? square_ : 1.0 - centre_product_;
+  if (graph.params.metric == Metric::l2) {
+    away_ = square_;
+  } else {
+    // |q| |x| - q . x: half of |q - x|^2 were the query as long as the rows, times what it is longer.
+    away_ = std::sqrt(square_ * reach.square) - centre_product_;
+    reach_.least *= reach.square > 0.0 ? std::sqrt(square_ / reach.square) : 1.0;
+  }
   bound_ = ~Key{0};
   fetched_ = false;
   open_.use(tools.insert);

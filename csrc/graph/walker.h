@@ -61,11 +61,12 @@ class Ahead {
   const unsigned char* block_ = nullptr;
 };
 
-// Where a walk ends besides its room: at a candidate whose |q - x|^2 (half of it between unit rows) is beyond the k-th best one's by a share
+// Where a walk ends besides its room: at a candidate whose |q - x|^2 is beyond the k-th best one's by a share
 // `gain` of it, or of `least` where that is more. gain 0: the room alone.
+// `square` is |x|^2 of every row where distances are told by inner products.
 struct Reach {
   std::size_t k = 0;
-  double gain = 0.0, least = 0.0;
+  double gain = 0.0, least = 0.0, square = 1.0;
 };
 
 class Walker {
@@ -96,7 +97,7 @@ class Walker {
   void draw_bound();
 
   // The query.
-  double norm_ = 0.0, centre_product_ = 0.0, square_ = 0.0;  // |q| as given, q . c, |q - c|^2
+  double norm_ = 0.0, centre_product_ = 0.0, square_ = 0.0;  // |q| as given, q . c; l2: |q - c|^2, otherwise |q|^2 as searched for
   codec::Probe probe_;
   std::vector<float> rest_, rotated_;
   std::vector<std::int8_t> codes_, fine_;
@@ -109,7 +110,7 @@ class Walker {
   Pool found_;   // nodes measured
   NodeSet seen_;
   Reach reach_;
-  double away_ = 0.0;       // what a walk's distances lack to be |q - x|^2, or half of it between unit rows
+  double away_ = 0.0;       // what a walk's distances lack to be |q - x|^2, or, by inner products, |q| |x| - q . x
   Key bound_ = ~Key{0};     // candidates from here on are too far
   std::size_t kept_ = 0, expanded_ = 0;
   bool fetched_ = false;

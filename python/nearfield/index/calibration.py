@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,6 +24,8 @@ SAMPLE = 256
 LEAST_ROWS = 2_000
 # Rows that are evenly spread in d dimensions have growth 2 / d; beyond this a line's.
 MOST_GROWTH = 2.0
+# Squared norms that differ by no more than this share are one: half a percent in length.
+ALIKE = 0.01
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,20 @@ class Point:
     recall: float
 
 
+class Growth(NamedTuple):
+    """How distances from a row grow with rank r.
+
+    Attributes:
+        rate: ``|q - x_r|^2 ~ r ** rate``.
+        near: a quarter of the usual distance at rank 10; by inner products, half of its square.
+        square: by inner products, the squared norm of every row; 1 for cosine.
+    """
+
+    rate: float
+    near: float
+    square: float
+
+
 @dataclass(frozen=True)
 class Calibration:
     """Recall by width of the walk.
@@ -41,13 +57,12 @@ class Calibration:
     Attributes:
         rows: live rows when it was made.
         points: for each k measured, rising in both values.
-        growth: how fast distances from a row grow with rank r, ``|q - x_r|^2 ~ r ** growth``, and a quarter of the distance at rank 10; a
-            frozen graph's walks end by distance with them. None where they were not measured, and walks end when their room is full.
+        growth: a frozen graph's walks end by distance with it; None where they end when their room is full.
     """
 
     rows: int
     points: dict[int, tuple[Point, ...]]
-    growth: tuple[float, float] | None = None
+    growth: Growth | None = None
 
     def width(self, k: int, target: float) -> int:
         """The smallest ef that meets ``target`` at ``k``; where none measured does, the largest that was.
@@ -98,11 +113,11 @@ class Calibration:
         return cls(rows, points, growth)
 
 
-def _growth_of(rate: Any, near: Any) -> tuple[float, float]:
-    """The two numbers of ``Calibration.growth`` from a file. Raises ValueError for others."""
-    found = float(rate), float(near)
-    if not (0 < found[0] <= MOST_GROWTH and 0 <= found[1] < math.inf):
-        raise ValueError(f"growth {found[0]} and {found[1]} out of range")
+def _growth_of(rate: Any, near: Any, square: Any) -> Growth:
+    """A growth from a file. Raises ValueError for numbers out of range."""
+    found = Growth(float(rate), float(near), float(square))
+    if not (0 < found.rate <= MOST_GROWTH and 0 <= found.near < math.inf and 0 <= found.square < math.inf):
+        raise ValueError(f"growth {list(found)} out of range")
     return found
 
 
@@ -131,7 +146,7 @@ def calibrate(graph: _core.HnswView | _core.Frozen, seed: int, threads: int) -> 
     queries, limit = graph.get(sample), graph.slots
     most = max(k for k in KS if k == KS[0] or 20 * k <= graph.live)
     truth = _others(graph.search(queries, most + 1, limit, most, threads=threads, mode="scan")[:2], sample, most)
-    growth = _measure_growth(truth, graph.params()["metric"]) if isinstance(graph, _core.Frozen) else None
+    growth = _measure_growth(queries, truth, graph.params()["metric"]) if isinstance(graph, _core.Frozen) else None
     if isinstance(graph, _core.Frozen) and growth is not None:
         graph.set_growth(*growth)
     points = {}
@@ -149,24 +164,29 @@ def calibrate(graph: _core.HnswView | _core.Frozen, seed: int, threads: int) -> 
     return Calibration(graph.live, points, growth)
 
 
-def _measure_growth(scores: FloatArray, metric: str) -> tuple[float, float] | None:
-    """``Calibration.growth`` from the sorted true scores (queries, most); None for inner products, which are no distances, and where most
-    rows equal each other. Rounded, so that the last bits of a logarithm do not show in files.
+def _measure_growth(queries: FloatArray, scores: FloatArray, metric: str) -> Growth | None:
+    """The growth that the sorted true scores (nq, most) of stored rows tell. Rounded, so that the last bits of a sum do not show in files.
+
+    None where inner products are no distances because rows differ in length, and where most rows equal each other.
 
     >>> ranks = np.arange(1, 101)
-    >>> _measure_growth(-np.tile(ranks**0.25, (9, 1)), "l2")
-    (0.25, 0.445)
+    >>> _measure_growth(np.ones((9, 2), np.float32), -np.tile(ranks**0.25, (9, 1)), "l2")
+    Growth(rate=0.25, near=0.445, square=0.0)
     """
-    if metric == "ip" or scores.shape[1] < KS[-1]:
+    if scores.shape[1] < KS[-1]:
         return None
-    squares = -scores if metric == "l2" else 1 - scores
-    first, last = squares[:, KS[0] - 1].astype(np.float64), squares[:, KS[-1] - 1].astype(np.float64)
+    lengths = (queries.astype(np.float64) ** 2).sum(axis=1)
+    square = {"cosine": 1.0, "l2": 0.0, "ip": float(lengths.mean())}[metric]
+    if metric == "ip" and np.ptp(lengths) > ALIKE * square:
+        return None
+    near, far = (scores[:, k - 1].astype(np.float64) for k in (KS[0], KS[-1]))
+    first, last = (-near, -far) if metric == "l2" else (square - near, square - far)
     apart = (first > 0) & np.isfinite(last)
     if apart.mean() < 0.5:
         return None
     rate = float(np.log(last[apart] / first[apart]).mean() / math.log(KS[-1] / KS[0]))
-    rounded = float(f"{rate:.3g}"), float(f"{float(np.median(first[apart])) / 4:.3g}")
-    return rounded if 0 < rounded[0] <= MOST_GROWTH else None
+    found = Growth(*(float(f"{value:.3g}") for value in (rate, np.median(first[apart]) / 4, square)))
+    return found if 0 < found.rate <= MOST_GROWTH else None
 
 
 def _others(answer: tuple[Any, FloatArray], own: Any, k: int) -> FloatArray:
