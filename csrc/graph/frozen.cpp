@@ -12,7 +12,7 @@ namespace nf::graph {
 namespace {
 
 // What the first codes leave out may change places among the nearest: so many more than k are looked at again.
-std::size_t to_score(std::size_t k) { return k + k / 2 + 6; }
+std::size_t to_score(std::size_t k) { return k + k / 4 + 4; }
 
 // Of so many nodes expanded, the fewest that a filter with this share of all would let through, were its rows spread evenly: three quarters of
 // the mean, less another one and a half deviations.

@@ -83,7 +83,7 @@ void Walker::prepare(const FrozenTools& tools, const score::Query& query) {
     square_ = dot(rest_.data(), rest_.data(), dim);
   } else {
     centre_product_ = dot(query.scan, graph.centre.data(), dim);
-    square_ = dot(query.scan, query.scan, dim);
+    square_ = graph.params.metric == Metric::ip ? norm_ * norm_ : 1.0;
   }
 }
 

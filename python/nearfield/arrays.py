@@ -15,6 +15,7 @@ from nearfield.types import AnyArray, FloatArray, IntArray
 
 # The result arrays of a search take 12 bytes a place; 2^32 places would be 48 GiB, surely not what was meant.
 MAX_PLACES = 2**32
+FLOAT32 = np.dtype(np.float32)
 
 
 def as_matrix(values: npt.ArrayLike, *, dim: int | None, what: str) -> FloatArray:
@@ -34,6 +35,11 @@ def as_matrix(values: npt.ArrayLike, *, dim: int | None, what: str) -> FloatArra
     >>> as_matrix([0.5, 1.5], dim=2, what="queries").shape
     (1, 2)
     """
+    # What needs nothing is told first: a query of one row takes 15 microseconds in all, the checks below 4.
+    if type(values) is np.ndarray and values.dtype is FLOAT32 and values.ndim == 2 and values.shape[1] == dim:
+        flags = values.flags
+        if flags.c_contiguous and flags.aligned:
+            return values
     array = as_array(values, what)
     if array.dtype.kind != "f":
         if array.size == 0 and array.ndim < 2 and dim is not None:

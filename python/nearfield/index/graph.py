@@ -21,6 +21,7 @@ from nearfield.types import AnyArray, BoolArray, FloatArray, Hits, Ids, IntArray
 
 MAX_EF = 2**20
 # What a search without ef and target_recall aims at where the index is calibrated.
+UNGUARDED = nullcontext()
 TARGET = 0.95
 # Of an index too small for a calibration, a search with a target scans all rows: so wide a walk is more work for M >= 2.
 WIDE = 8_192
@@ -112,7 +113,7 @@ class GraphIndex:
         rows, count = check_search(queries, k, self.dim)
         count_threads = check_threads(threads, self.threads)
         width = self._width(count, ef, target_recall, count_threads)
-        with self._naming if filter is not None else nullcontext():
+        with self._naming if filter is not None else UNGUARDED:
             graph, names = self._seen
             limit = graph.slots
             mask, weights = by_slot(filter, bias, names, graph, limit, len(rows))
@@ -155,7 +156,7 @@ class GraphIndex:
         """
         rows, count = check_search(queries, k, self.dim)
         width = self._width(count, ef, target_recall, check_threads(threads, self.threads))
-        with self._naming if filter is not None else nullcontext():
+        with self._naming if filter is not None else UNGUARDED:
             graph, names = self._seen
             mask, weights = by_slot(filter, bias, names, graph, graph.slots, len(rows))
         return plan_of(

@@ -243,7 +243,11 @@ class IdMap:
             return named.reshape(slots.shape)
         if self._count == 0:
             return np.full(slots.shape, -1, np.int64)
-        found: IntArray = np.where(slots < 0, np.int64(-1), self._ints[slots])
+        if self._sequential:
+            return slots  # the engine's own array, of which nobody else knows
+        found: IntArray = self._ints[slots]
+        if (slots < 0).any():
+            found[slots < 0] = -1
         return found
 
     def sections(self, slots: IntArray) -> list[tuple[str, Any]]:
