@@ -34,6 +34,7 @@ py::dict kernel_targets() {
   names["scan_1bit"] = kernels::scan_1bit().target();
   names["estimate_1bit"] = kernels::estimate_1bit().target();
   names["insert_key"] = kernels::insert_key().target();
+  names["code_i8"] = kernels::code_i8().target();
   names["hadamard"] = kernels::hadamard().target();
   return names;
 }

@@ -15,13 +15,12 @@ constexpr double kFineSteps = 254.0;  // half a step of the first codes is 127 o
 
 // Codes of row - centre, which goes to `rest`; returns their scale.
 float Coder::code(const float* row, float* rest, std::int8_t* codes) const {
-  for (std::size_t i = 0; i < dim_; ++i) {
-    const float gap = row[i] - centre_[i];
-    // Two values near the ends of float32 may differ by more than it holds.
-    rest[i] = std::max(-std::numeric_limits<float>::max(), std::min(std::numeric_limits<float>::max(), gap));
+  const float scale = scale_for(kernel_.rest(row, centre_, dim_, rest));
+  if (scale >= std::numeric_limits<float>::min()) {
+    kernel_.codes(rest, dim_, 1.0f / scale, codes);
+  } else {
+    quantize(rest, dim_, scale, codes);
   }
-  const float scale = scale_for(peak_of(rest, dim_));
-  quantize(rest, dim_, scale, codes);
   std::fill(codes + dim_, codes + width_, std::int8_t{0});
   return scale;
 }
@@ -43,11 +42,8 @@ void Coder::encode_fine(const float* rest, float scale, const std::int8_t* codes
   if (scale == 0.0f) return;
   const float steps = static_cast<float>(kFineSteps) / scale;
   if (!(steps <= std::numeric_limits<float>::max())) return;  // a denormal scale: what is left is less than float32 holds
-  for (std::size_t i = 0; i < dim_; ++i) {
-    // The difference is exact: both are multiples of one unit in the last place of rest, and it is small.
-    const float left = (rest[i] - scale * static_cast<float>(codes[i])) * steps;
-    fine[i] = static_cast<std::int8_t>(nearest(std::max(-127.0f, std::min(127.0f, left))));
-  }
+  // What is left is exact before it is scaled: both are multiples of one unit in the last place of rest, and it is small.
+  kernel_.fine(rest, codes, dim_, scale, steps, fine);
 }
 
 double Coder::product(const FineCodes& a, const FineCodes& b) const {

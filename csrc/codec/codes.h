@@ -57,7 +57,7 @@ struct FineCodes {
 class Coder {
  public:
   Coder(Metric metric, std::size_t dim, const float* centre)
-      : gather_(kernels::dot_i8().gather), metric_(metric), dim_(dim), width_(code_width(dim)), centre_(centre) {}
+      : gather_(kernels::dot_i8().gather), kernel_(kernels::code_i8()), metric_(metric), dim_(dim), width_(code_width(dim)), centre_(centre) {}
 
   std::size_t dim() const { return dim_; }
   std::size_t width() const { return width_; }
@@ -95,6 +95,7 @@ class Coder {
   float code(const float* row, float* rest, std::int8_t* codes) const;
 
   void (*gather_)(const std::int8_t*, const std::int8_t* const*, std::size_t, std::size_t, std::int32_t*);
+  kernels::CodeI8 kernel_;
   Metric metric_;
   std::size_t dim_, width_;
   const float* centre_;

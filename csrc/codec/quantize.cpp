@@ -5,6 +5,8 @@
 #include <cstring>
 #include <limits>
 
+#include "kernels/code_i8/contract.h"
+
 namespace nf::codec {
 float peak_of(const float* row, std::size_t dim) {
   // As integers, sizes stand in order, and the compiler may take several at once (of floats it may not, for the sake of NaN).
@@ -35,8 +37,7 @@ float scale_for(float peak) {
 
 void quantize(const float* row, std::size_t dim, float scale, std::int8_t* codes) {
   if (scale >= std::numeric_limits<float>::min()) {
-    const float inverse = 1.0f / scale;
-    for (std::size_t i = 0; i < dim; ++i) codes[i] = static_cast<std::int8_t>(nearest(row[i] * inverse));
+    kernels::code_i8_scalar.codes(row, dim, 1.0f / scale, codes);
   } else {
     // A denormal scale has no finite reciprocal. (At the other end 127.5 scales may exceed the largest float32, so no code needs a limit.)
     for (std::size_t i = 0; i < dim; ++i) codes[i] = scale == 0.0f ? 0 : static_cast<std::int8_t>(std::nearbyint(static_cast<double>(row[i]) / scale));

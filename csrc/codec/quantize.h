@@ -3,19 +3,10 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 
 namespace nf::codec {
 
 constexpr float kCodeMax = 127.0f;
-
-// The nearest integer of a value below 2^22 in size: adding 1.5 * 2^23 leaves it in the low bits, in baseline vector code.
-inline std::int32_t nearest(float value) {
-  const float shifted = value + 0x1.8p23f;
-  std::int32_t bits;
-  std::memcpy(&bits, &shifted, sizeof(bits));
-  return bits - 0x4B400000;
-}
 
 // The largest size of a value; NaN counts as larger than any.
 float peak_of(const float* row, std::size_t dim);

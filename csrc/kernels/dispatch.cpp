@@ -20,22 +20,23 @@ struct Row {
   const Estimate1Bit* estimate_1bit;
   const InsertKey* insert_key;
   const Hadamard* hadamard;
+  const CodeI8* code_i8;
   const DotBf16* dot_bf16;  // does not fall to the parent: scalar's is the readable form
 };
 
 constexpr Row kRows[] = {
     {Target::scalar, &dot_f32_scalar, &l2sqr_f32_scalar, &dot_i8_scalar, &scan_i8_scalar, &scan_1bit_scalar, &estimate_1bit_scalar,
-     &insert_key_scalar, &hadamard_scalar, &dot_bf16_scalar},
+     &insert_key_scalar, &hadamard_scalar, &code_i8_scalar, &dot_bf16_scalar},
 #if defined(__x86_64__)
     {Target::avx2, &dot_f32_avx2, &l2sqr_f32_avx2, &dot_i8_avx2, &scan_i8_avx2, &scan_1bit_avx2, &estimate_1bit_avx2, nullptr,
-     &hadamard_avx2, nullptr},
-    {Target::avxvnni, nullptr, nullptr, nullptr, &scan_i8_avxvnni, nullptr, nullptr, nullptr, nullptr, nullptr},
+     &hadamard_avx2, &code_i8_avx2, nullptr},
+    {Target::avxvnni, nullptr, nullptr, nullptr, &scan_i8_avxvnni, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr},
     {Target::avx512, &dot_f32_avx512, &l2sqr_f32_avx512, &dot_i8_avx512, &scan_i8_avx512, &scan_1bit_avx512, &estimate_1bit_avx512,
-     &insert_key_avx512, &hadamard_avx512, nullptr},
-    {Target::avx512vnni, nullptr, nullptr, &dot_i8_avx512vnni, &scan_i8_avx512vnni, nullptr, nullptr, nullptr, nullptr, nullptr},
-    {Target::amx, nullptr, nullptr, nullptr, &scan_i8_amx, nullptr, nullptr, nullptr, nullptr, &dot_bf16_amx},
+     &insert_key_avx512, &hadamard_avx512, &code_i8_avx512, nullptr},
+    {Target::avx512vnni, nullptr, nullptr, &dot_i8_avx512vnni, &scan_i8_avx512vnni, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr},
+    {Target::amx, nullptr, nullptr, nullptr, &scan_i8_amx, nullptr, nullptr, nullptr, nullptr, nullptr, &dot_bf16_amx},
 #elif defined(__aarch64__)
-    {Target::neon_dotprod, nullptr, nullptr, nullptr, &scan_i8_neon_dotprod, nullptr, nullptr, nullptr, nullptr, nullptr},
+    {Target::neon_dotprod, nullptr, nullptr, nullptr, &scan_i8_neon_dotprod, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr},
 #endif
 };
 
@@ -79,6 +80,7 @@ const Scan1Bit& scan_1bit() { return pick(&Row::scan_1bit); }
 const Estimate1Bit& estimate_1bit() { return pick(&Row::estimate_1bit); }
 const InsertKey& insert_key() { return pick(&Row::insert_key); }
 const Hadamard& hadamard() { return pick(&Row::hadamard); }
+const CodeI8& code_i8() { return pick(&Row::code_i8); }
 
 const ScanI8& scan_i8() {
   if (simd::forced()) return pick(&Row::scan_i8);

@@ -4,6 +4,7 @@
 // Each call reads simd::active(), which throws InputError for a bad NEARFIELD_TARGET: take the table once per job, on the caller's thread.
 #pragma once
 
+#include "kernels/code_i8/contract.h"
 #include "kernels/dot_bf16/contract.h"
 #include "kernels/dot_f32/contract.h"
 #include "kernels/dot_i8/contract.h"
@@ -26,5 +27,6 @@ const Scan1Bit& scan_1bit();
 const Estimate1Bit& estimate_1bit();
 const InsertKey& insert_key();
 const Hadamard& hadamard();
+const CodeI8& code_i8();
 
 }  // namespace nf::kernels

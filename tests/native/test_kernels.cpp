@@ -189,6 +189,50 @@ TEST(keys_are_merged_where_they_belong) {
   });
 }
 
+TEST(codes_are_the_same_everywhere) {
+  Random random(7);
+  std::normal_distribution<float> normal;
+  on_each_target([&](const std::string& target) {
+    const kernels::CodeI8& kernel = kernels::code_i8();
+    const bool wide = target.rfind("avx512", 0) == 0 || target == "amx", vectors = wide || target.rfind("avx", 0) == 0;
+    CHECK(kernel.target() == std::string(wide ? "avx512" : vectors ? "avx2" : "scalar"));
+    for (const std::size_t n : {0, 1, 7, 15, 16, 17, 31, 33, 64, 100, 384, 385}) {
+      for (const float size : {1.0f, 1e-30f, 1e30f, 3e38f}) {
+        const Note note("n", n);
+        Tight<float> row(n), centre(n), rest(n);
+        Tight<std::int8_t> codes(n), fine(n);
+        for (std::size_t i = 0; i < n; ++i) {
+          row[i] = i % 9 == 3 ? size : std::max(-size, std::min(size, 0.3f * normal(random) * size));
+          centre[i] = i % 9 == 3 ? -size : 0.1f * normal(random) * size;
+        }
+        const float peak = kernel.rest(row.data(), centre.data(), n, rest.data());
+        float largest = 0.0f;
+        for (std::size_t i = 0; i < n; ++i) {
+          const double gap = static_cast<double>(row[i]) - static_cast<double>(centre[i]), most = std::numeric_limits<float>::max();
+          CHECK(rest[i] == static_cast<float>(std::max(-most, std::min(most, gap))));
+          largest = std::max(largest, std::fabs(rest[i]));
+        }
+        CHECK(peak == largest);
+        if (peak == 0.0f) continue;
+        // Sixteen bits of scale, as codec/quantize.h makes it: products with codes are exact.
+        float scale = peak / 127.0f;
+        std::uint32_t bits;
+        std::memcpy(&bits, &scale, sizeof(bits));
+        bits = (bits & ~0xFFu) + (peak > 1e38f ? 0u : 0x100u);
+        std::memcpy(&scale, &bits, sizeof(scale));
+        const float inverse = 1.0f / scale, steps = 254.0f / scale;
+        kernel.codes(rest.data(), n, inverse, codes.data());
+        for (std::size_t i = 0; i < n; ++i) CHECK(codes[i] == static_cast<std::int8_t>(std::lrintf(rest[i] * inverse)));
+        kernel.fine(rest.data(), codes.data(), n, scale, steps, fine.data());
+        for (std::size_t i = 0; i < n; ++i) {
+          const float left = (rest[i] - scale * static_cast<float>(codes[i])) * steps;
+          CHECK(fine[i] == static_cast<std::int8_t>(std::lrintf(std::max(-127.0f, std::min(127.0f, left)))));
+        }
+      }
+    }
+  });
+}
+
 TEST(a_round_of_a_rotation_is_the_same_everywhere) {
   Random random(6);
   std::normal_distribution<float> normal;
