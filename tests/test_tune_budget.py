@@ -13,6 +13,7 @@ from nearfield.cli import Duration
 from nearfield.config import TuneConfig
 from nearfield.tune import loop
 from nearfield.tune.budget import Budget, fitted, reserve
+from nearfield.tune.devset import DevSet
 from test_tune_train import FAST, plain_texts, run
 
 
@@ -50,6 +51,15 @@ def test_the_run_ends_with_the_time_and_the_rate_with_it(tmp_path: Path, tiny_mo
     scores = [entry["step"] for entry in result.history if entry["kind"] == "train"]
     assert scores == [0, 7, 13, 19, 25]
     assert any("the budget of 50 s ended training after 2.50 passes over 160 pairs" in note for note in result.notes)
+
+
+def test_a_bad_score_does_not_end_a_run_that_has_a_budget(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = StepClock(monkeypatch, 2.0)
+    scores = iter([0.5, 0.4, 0.3, 0.2, 0.1] + [0.1] * 20)
+    monkeypatch.setattr(DevSet, "ndcg", lambda *_: next(scores))
+    config = dataclasses.replace(FAST, budget_seconds=50, epochs=1000, eval_every=0.25, patience=1)
+    result = run(tmp_path, tiny_model, config, clock=clock)
+    assert (result.steps, result.best_step) == (25, 7)
 
 
 def test_steps_end_a_run_that_has_time_left(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -130,7 +130,8 @@ class TuneConfig:
             every run, which no clock can promise.
         seed: order of the pairs, choice of the sub-corpora, dropout.
         eval_every: share of the run between two evaluations on the dev sub-corpus. 0.25: four of them cost a small part of the time.
-        patience: evaluations without a better dev nDCG@10 before the run stops; 0 never stops early. 2: one bad evaluation may be noise.
+        patience: evaluations without a better dev nDCG@10 before the run stops; 0 never stops early, nor does a run with a
+            budget. 2: one bad evaluation may be noise.
         dev_queries: queries of the dev sub-corpus at most. 300: a paired difference of about a point shows.
         dev_documents: its documents at most, unless the positives alone are more. 1000: 15 to 20 s an evaluation on two AVX2 cores.
         merge_alphas: shares of the tuned weights tried in base + alpha * (tuned - base). 0 (the base) and 1 (the tuned model) are always

@@ -223,7 +223,9 @@ class Trainer:
                 state.best, state.best_step, state.stale = score, state.step, 0
             else:
                 state.stale += 1
-                state.stopped = 0 < self.config.patience <= state.stale
+                # Under a limit the rate falls with the time: stopping before its end would throw away the steps that settle, on the word
+                # of a dev set that the budget has made small.
+                state.stopped = self.limit is None and 0 < self.config.patience <= state.stale
             loss = state.loss_sum / state.loss_steps if state.loss_steps else None
             state.history.append({"kind": "train", "step": state.step, "loss": loss, "dev_ndcg": score, "seconds": self._seconds()})
             state.loss_sum, state.loss_steps, state.scored = 0.0, 0, state.step
