@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +158,10 @@ def run(names: Sequence[str], plan: Plan, command: str) -> dict[str, Any]:
             out.print(line, soft_wrap=True, markup=False)
     out.print()
     rows, seconds = [], {}
+    if find_spec("onnxruntime"):
+        # Imported by the encode suite only after torch, faiss, usearch and matplotlib of the suites before it, onnxruntime 1.32 ends the
+        # process with a segmentation fault while its own module loads; imported before them it does not.
+        import_module("onnxruntime")
     with kept_environment("NEARFIELD_THREADS"):  # the suites set it for each group
         for name in names:
             began = time.monotonic()
