@@ -3,6 +3,8 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <limits>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -245,8 +247,10 @@ TEST(a_round_of_a_rotation_is_the_same_everywhere) {
         const Note note("size", size);
         const std::size_t count = size + beside, begin = random() % 2 == 0 ? 0 : beside;
         Tight<float> values(count), signs(count);
-        for (float& sign : signs) sign = random() % 2 == 0 ? -0.0625f : 0.0625f;
-        for (float& value : values) value = random() % 8 == 0 ? 1e-42f : normal(random);
+        for (std::size_t i = 0; i < count; ++i) {
+          signs[i] = random() % 2 == 0 ? -0.0625f : 0.0625f;
+          values[i] = random() % 8 == 0 ? 1e-42f : normal(random);
+        }
         std::vector<float> expected(count);
         for (std::size_t i = 0; i < count; ++i) expected[i] = values[i] * signs[i];
         for (std::size_t half = size / 2; half > 0; half /= 2) {
