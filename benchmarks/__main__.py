@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import nearfield
 from benchmarks import suites
 from benchmarks.core import brief, ceilings, durations, held, machine, results, tables
 from benchmarks.core.own import BadData
@@ -97,6 +98,13 @@ def _target(text: str) -> str:
     return text
 
 
+def installed_elsewhere(module: Path) -> str | None:
+    """A line where the nearfield that is measured is not this checkout's, as a build installed from another one would be."""
+    if module.resolve().is_relative_to(ROOT.resolve()):
+        return None
+    return "benchmarks: the nearfield that is measured is an installed one, not this checkout's"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the suites; returns 0, or 2 after one line on stderr when something was asked that does not exist."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -116,6 +124,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if not held.in_force(options.target):
         return held.rerun(options.target, arguments)
+    if (line := installed_elsewhere(Path(nearfield.__file__))) is not None:
+        print(line, file=sys.stderr)
     plan = Plan(
         quick=options.quick,
         peers=options.peers,

@@ -12,8 +12,9 @@ import pytest
 
 from benchmark_samples import SAMPLE, needs_core, sample_document, sample_row
 from benchmarks import readme_table
+from benchmarks.__main__ import installed_elsewhere
 from benchmarks.core import peers, results, timing
-from benchmarks.core.plan import Plan, usable_cores
+from benchmarks.core.plan import ROOT, Plan, usable_cores
 from benchmarks.suites import approximate, cuda, encode, exact, large, scans, score, score_sweep
 from benchmarks.suites import filter_exact as filtered
 from conftest import of_native_scorer
@@ -250,3 +251,10 @@ def test_the_cuda_suite_says_that_there_is_no_device(monkeypatch: pytest.MonkeyP
     assert cuda.run(plan) == []
     assert plan.skipped == [f"skipped: cuda (no CUDA device: torch {torch.__version__} finds none)"]
     assert "no CUDA device" in capsys.readouterr().err
+
+
+def test_a_nearfield_from_elsewhere_is_told_of(tmp_path: Path) -> None:
+    assert installed_elsewhere(ROOT / "python" / "nearfield" / "__init__.py") is None
+    line = installed_elsewhere(tmp_path / "nearfield" / "__init__.py")
+    assert line is not None
+    assert "not this checkout's" in line
