@@ -50,7 +50,7 @@ def test_an_ending_keeps_the_recall_of_its_ef(metric: Metric, compact: bool) -> 
     )[:, 1:]
     assert made.growth[0] == pytest.approx(np.log(squares[:, 99] / squares[:, 9]).mean() / np.log(10), rel=0.15)
     assert made.growth[1] == pytest.approx(np.median(squares[:, 9]) / 4, rel=0.15)
-    for k, ef in [(1, 10), (10, 20), (10, 60), (50, 100)]:
+    for k, ef in [(1, 2), (1, 10), (10, 11), (10, 15), (10, 20), (10, 60), (50, 52), (50, 100)]:
         ended = recall(index, rows, queries, k, ef=ef)
         index._graph.set_growth(0.0, 0.0, 0.0)
         plain = recall(index, rows, queries, k, ef=ef)

@@ -30,6 +30,9 @@ std::size_t widened(std::size_t ef, std::size_t matches, std::size_t size) {
 
 // A walk that ends by distance has room for so many times ef candidates: an easy query needs fewer than ef, a hard one more.
 constexpr double kRoom = 1.5;
+// How far, by ranks, from the k-th distance to that of rank ef: there the recall is that of a walk with room for ef (docs/log.md). Estimates of far
+// rows as near ones take a walk farther than distances do.
+constexpr double kWayByEstimates = 0.5, kWayByDistances = 0.65;
 
 // One part of a batch: walks take turns, each a step, until all of its queries are answered.
 class Turns {
@@ -82,8 +85,9 @@ class Turns {
   }
 
   void begin_walk(Walker& walker, std::size_t at, std::size_t ef) {
-    // Half way, by ranks, from the k-th distance to that of rank ef: so far out do estimates still tell of better rows (docs/hnsw.md).
-    const double gain = growth_.rate > 0.0 ? std::pow(static_cast<double>(this->ef()) / static_cast<double>(request_.k), growth_.rate / 2.0) - 1.0 : 0.0;
+    const double way = tools_.graph.layout == Layout::inlined ? kWayByEstimates : kWayByDistances;
+    const double wider = static_cast<double>(this->ef()) / static_cast<double>(request_.k);
+    const double gain = growth_.rate > 0.0 ? std::pow(wider, way * growth_.rate) - 1.0 : 0.0;
     const std::size_t room = gain > 0.0 ? static_cast<std::size_t>(kRoom * static_cast<double>(ef)) : ef;
     walker.start(tools_, room, to_score(request_.k), choice_.keep(at), request_.skipped(at), {request_.k, gain, growth_.near, growth_.square});
   }

@@ -18,7 +18,7 @@ from nearfield.kernels import fused
 from nearfield.kernels.cuda_codes import Frame, stride, width
 from nearfield.kernels.cuda_maxima import GROUP
 from nearfield.kernels.cuda_pool import HOST_ROWS, Best, Chunk, lane_sum, search_chunk
-from nearfield.kernels.cuda_replay import Replays, fill
+from nearfield.kernels.cuda_replay import FLOAT32_MAX, Replays, fill
 from nearfield.kernels.found import Found
 from nearfield.types import BoolArray, DoubleArray, FloatArray, IntArray, Metric
 
@@ -34,8 +34,6 @@ SLICE_VALUES = 2**25
 # Share of the free memory that rows, codes and maxima may take, after what passes through while a slice or a pool is worked on.
 MEMORY_SHARE = 0.8
 IN_PASSING = 3 * 2**30
-
-FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 # The flags of `_as_supposed` belong to the whole process, and one scan fills a GPU: they take turns.
 _TURN = threading.Lock()
