@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import datetime
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import nearfield
 from benchmarks import suites
-from benchmarks.core import brief, ceilings, durations, held, machine, results, tables
+from benchmarks.core import apart, brief, ceilings, durations, held, machine, results, tables
 from benchmarks.core.own import BadData
 from benchmarks.core.plan import ROOT, Plan, usable_cores
 
@@ -106,7 +102,7 @@ def installed_elsewhere(module: Path) -> str | None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the suites; returns 0, or 2 after one line on stderr when something was asked that does not exist."""
+    """Runs the suites; returns 0, 1 when one of them failed, or 2 after one line on stderr when something was asked that does not exist."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     options = parser().parse_args(arguments)
     names = list(suites.SUITES) if options.suites == ["all"] else options.suites or list(suites.DEFAULT)
@@ -152,11 +148,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(results.dumps(document))
     elif options.json:
         Path(options.json).write_text(results.dumps(document) + "\n", encoding="utf-8")
-    return 0
+    return int(bool(document["failed"]))
 
 
 def run(names: Sequence[str], plan: Plan, command: str) -> dict[str, Any]:
-    """Measures machine and ceilings, runs the suites in turn, prints as it goes and returns the document."""
+    """Measures machine and ceilings, runs the suites in turn (each in its own process), prints as it goes and returns the document."""
     out = tables.console()
     start = time.monotonic()
     about, found, ours = machine.describe(), machine.versions(), machine.targets()
@@ -167,37 +163,31 @@ def run(names: Sequence[str], plan: Plan, command: str) -> dict[str, Any]:
         for line in ceilings.lines(plan.ceilings):
             out.print(line, soft_wrap=True, markup=False)
     out.print()
-    rows, seconds = [], {}
-    if find_spec("onnxruntime"):
-        # Imported by the encode suite only after torch, faiss, usearch and matplotlib of the suites before it, onnxruntime 1.32 ends the
-        # process with a segmentation fault while its own module loads; imported before them it does not.
-        import_module("onnxruntime")
-    with kept_environment("NEARFIELD_THREADS"):  # the suites set it for each group
-        for name in names:
-            began = time.monotonic()
-            fresh = suites.load(name)(plan)
-            seconds[name] = round(time.monotonic() - began, 1)
-            tables.show(fresh, out)
-            rows += fresh
-    for line in plan.skipped:
+    rows, seconds, failed = [], {}, {}
+    for name in names:
+        began = time.monotonic()
+        done = apart.run(name, plan)
+        seconds[name] = round(time.monotonic() - began, 1)
+        plan.skipped += [line for line in done.skipped if line not in plan.skipped]
+        if done.error is not None:
+            failed[name] = done.error
+            plan.say(f"benchmarks: {name} failed: {done.error}")
+        tables.show(done.rows, out)
+        rows += done.rows
+    for line in [*plan.skipped, *(f"failed: {name} ({error})" for name, error in failed.items())]:
         out.print(line, soft_wrap=True, markup=False)
     if len(seconds) > 1:
         out.print("suites     " + ", ".join(f"{name} {taken:,.0f} s" for name, taken in seconds.items()), soft_wrap=True, markup=False)
     out.print(f"{len(rows)} rows in {time.monotonic() - start:.0f} s{' (quick: not for publication)' if plan.quick else ''}")
-    head = {"machine": about, "versions": found, "nearfield": ours, "ceilings": plan.ceilings.to_dict(), "seconds": seconds}
+    head = {
+        "machine": about,
+        "versions": found,
+        "nearfield": ours,
+        "ceilings": plan.ceilings.to_dict(),
+        "seconds": seconds,
+        "failed": failed,
+    }
     return results.report(rows, head=head, command=command.strip(), quick=plan.quick, skipped=plan.skipped, now=datetime.now().astimezone())
-
-
-@contextmanager
-def kept_environment(name: str) -> Iterator[None]:
-    """Gives an environment variable its old value back in the end."""
-    before = os.environ.get(name)
-    try:
-        yield
-    finally:
-        os.environ.pop(name, None)
-        if before is not None:
-            os.environ[name] = before
 
 
 if __name__ == "__main__":

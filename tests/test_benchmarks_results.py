@@ -18,6 +18,7 @@ from benchmark_samples import ROOT, SAMPLE, sample_document, sample_row
 from benchmarks import __main__ as command
 from benchmarks import readme_table, suites
 from benchmarks.core import ceilings, held, results, tables
+from benchmarks.core.apart import Outcome
 
 
 @pytest.fixture(autouse=True)
@@ -140,7 +141,7 @@ def test_the_command_refuses_an_unknown_suite_and_too_many_threads(capsys: pytes
 
 
 def test_the_command_ends_in_one_json_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("benchmarks.suites.load", lambda name: lambda plan: [sample_row(suite=name)])
+    monkeypatch.setattr(command.apart, "run", lambda name, plan: Outcome([sample_row(suite=name)]))
     monkeypatch.setattr(ceilings, "measure", lambda *args, **options: SAMPLE)
     assert command.main(["score", "--quick", "--json", "-", "--out", str(tmp_path)]) == 0
     out = capsys.readouterr().out.rstrip("\n").split("\n")
@@ -214,7 +215,7 @@ def test_in_a_held_process_the_suites_run_and_know_it(tmp_path: Path, monkeypatc
     for name, value in held.environment("scalar").items():
         monkeypatch.setenv(name, value)
     plans = []
-    monkeypatch.setattr("benchmarks.suites.load", lambda name: lambda plan: plans.append(plan) or [sample_row(suite=name)])
+    monkeypatch.setattr(command.apart, "run", lambda name, plan: plans.append(plan) or Outcome([sample_row(suite=name)]))
     monkeypatch.setattr(ceilings, "measure", lambda *args, **options: SAMPLE)
     monkeypatch.setattr(command.machine, "targets", lambda: {"targets_here": ["scalar", "avx2"]})
     assert command.main(["filter", "--target", "scalar", "--large", "--only", "hnswlib,faiss", "--out", str(tmp_path)]) == 0

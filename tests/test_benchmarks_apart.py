@@ -1,0 +1,104 @@
+"""Suites in processes of their own: one that raises, dies or has bad data, and what the command makes of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmark_samples import SAMPLE
+from benchmarks import __main__ as command
+from benchmarks.core import apart, ceilings, results
+from benchmarks.core.own import BadData
+from benchmarks.core.plan import Plan
+
+HERE = str(Path(__file__).parent)
+# The suite's own code stands in the place of TAKES.
+FRESH = """
+import os, sys
+sys.path.insert(0, {here!r})
+from benchmark_samples import sample_row
+from benchmarks import suites
+from benchmarks.core import apart
+from benchmarks.core.own import BadData
+
+def suite(plan):
+    {takes}
+
+suites.load = lambda name: suite
+status = apart.main(sys.argv[1:])
+{after}
+sys.exit(status)
+"""
+
+
+def process(takes: str, after: str = "") -> Sequence[str]:
+    """A command that runs this body as the suite."""
+    return sys.executable, "-c", FRESH.format(here=HERE, takes=takes, after=after)
+
+
+def test_rows_and_lines_come_back_as_they_were(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    takes = (
+        "print('noise'); plan.skipped.append('skipped: x'); import numpy as np; "
+        "peak = plan.ceilings.f32['1']['avx2']; "
+        "return [sample_row(engine=str(os.getpid()), data=str(plan.cache), threads=np.int64(3), value=peak)]"
+    )
+    plan = Plan(cache=tmp_path, ceilings=SAMPLE, skipped=["skipped: earlier"])
+    done = apart.run("score", plan, process(takes))
+    (row,) = done.rows
+    assert (row.data, row.value, row.params) == (str(tmp_path), 50e9, {"n": 100})
+    assert isinstance(row.threads, np.int64)
+    assert int(row.engine) != os.getpid()
+    assert (done.skipped, done.error) == (["skipped: x"], None)
+    assert plan.skipped == ["skipped: earlier"]
+    out, err = capfd.readouterr()
+    assert out == "", "stdout belongs to the tables"
+    assert "noise" in err
+
+
+@pytest.mark.parametrize(
+    ("takes", "error"),
+    [
+        ("raise OSError('no room\\nat all')", "OSError: no room at all"),
+        ("os.kill(os.getpid(), 11)", "its process was ended by signal 11 (SIGSEGV)"),
+        ("os._exit(3)", "its process ended with status 3 and no answer"),
+    ],
+)
+def test_a_suite_that_fails_says_how(takes: str, error: str, capfd: pytest.CaptureFixture[str]) -> None:
+    done = apart.run("score", Plan(), process(takes))
+    assert (done.rows, done.error) == ([], error)
+    assert ("Traceback" in capfd.readouterr().err) == takes.startswith("raise")
+
+
+def test_a_process_that_dies_after_its_answer_has_answered() -> None:
+    done = apart.run("score", Plan(), process("return [sample_row()]", after="os.kill(os.getpid(), 11)"))
+    assert (len(done.rows), done.error) == (1, None)
+
+
+def test_bad_data_are_the_callers_affair() -> None:
+    with pytest.raises(BadData, match="too few texts"):
+        apart.run("score", Plan(), process("raise BadData('too few texts')"))
+
+
+def test_the_other_suites_go_on_and_the_command_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    takes = "sys.argv[1] == 'score' and os.kill(os.getpid(), 11); return [sample_row(suite=sys.argv[1])]"
+    monkeypatch.setattr(command.apart, "run", partial(apart.run, command=process(takes)))
+    monkeypatch.setattr(ceilings, "measure", lambda *args, **options: SAMPLE)
+    monkeypatch.setattr(command.held, "in_force", lambda target: True)
+    assert command.main(["import", "score", "encode", "--quick", "--json", "-", "--out", str(tmp_path)]) == 1
+    out, err = capfd.readouterr()
+    document = json.loads(out.rstrip("\n").split("\n")[-1])
+    assert [row["suite"] for row in document["rows"]] == ["import", "encode"]
+    assert document["failed"] == {"score": "its process was ended by signal 11 (SIGSEGV)"}
+    assert list(document["seconds"]) == ["import", "score", "encode"]
+    assert document == results.read(next(tmp_path.glob("*-quick.json")))
+    assert "failed: score (its process was ended by signal 11 (SIGSEGV))" in out
+    assert "benchmarks: score failed: its process was ended by signal 11" in err
