@@ -11,10 +11,12 @@ import pytest
 
 from nearfield.cli import Duration
 from nearfield.config import TuneConfig
+from nearfield.encode.tower import Tower
 from nearfield.tune import loop
 from nearfield.tune.budget import Budget, fitted, reserve
 from nearfield.tune.devset import DevSet
-from test_tune_train import FAST, plain_texts, run
+from nearfield.tune.sizing import measured
+from test_tune_train import FAST, code_book, plain_texts, run
 
 
 class StepClock:
@@ -56,10 +58,21 @@ def test_the_run_ends_with_the_time_and_the_rate_with_it(tmp_path: Path, tiny_mo
 def test_a_bad_score_does_not_end_a_run_that_has_a_budget(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = StepClock(monkeypatch, 2.0)
     scores = iter([0.5, 0.4, 0.3, 0.2, 0.1] + [0.1] * 20)
-    monkeypatch.setattr(DevSet, "ndcg", lambda *_: next(scores))
+    monkeypatch.setattr(DevSet, "values", lambda *_: np.full(30, next(scores)))
     config = dataclasses.replace(FAST, budget_seconds=50, epochs=1000, eval_every=0.25, patience=1)
     result = run(tmp_path, tiny_model, config, clock=clock)
     assert (result.steps, result.best_step) == (25, 7)
+
+
+def test_under_a_budget_the_last_weights_count_unless_dev_is_sure(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = StepClock(monkeypatch, 2.0)
+    rng = np.random.default_rng(0)
+    means = iter([0.5, 0.6, 0.62, 0.61, 0.61] + [0.6] * 20)
+    monkeypatch.setattr(DevSet, "values", lambda *_: np.clip(next(means) + rng.normal(0, 0.3, 30), 0, 1))
+    config = dataclasses.replace(FAST, budget_seconds=50, epochs=1000, eval_every=0.25)
+    assert run(tmp_path, tiny_model, config, clock=clock).best_step == 25
 
 
 def test_steps_end_a_run_that_has_time_left(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,12 +98,12 @@ def test_sub_corpora_shrink_to_their_share_and_never_grow() -> None:
     assert (small.dev_documents, small.guard_documents) == (500, 900)
     assert (small.dev_queries, small.guard_queries) == (250, 450)
     least = fitted(config, Budget(1.0), tokens_per_second=1, dev_tokens=100, guard_tokens=100)
-    assert (least.dev_documents, least.dev_queries, least.guard_documents, least.guard_queries) == (200, 100, 200, 100)
+    assert (least.dev_documents, least.dev_queries, least.guard_documents, least.guard_queries) == (400, 200, 400, 200)
+    assert (least.eval_every, small.eval_every, dataclasses.replace(config, eval_every=1.0).eval_every) == (0.5, 0.25, 1.0)
 
 
 def test_what_the_end_needs_is_set_aside() -> None:
-    with_pieces = reserve(TuneConfig(), tokens_per_second=1000, dev_tokens=0, guard_tokens=0)
-    assert with_pieces == pytest.approx(24 * 24 * 72 * 4 / 1000)
+    assert reserve(TuneConfig(), tokens_per_second=1000, dev_tokens=100, guard_tokens=900, piece_seconds=7.5) == 4 + 7.5
     assert reserve(TuneConfig(pieces=0), tokens_per_second=1000, dev_tokens=100, guard_tokens=900) == 3.0
 
 
@@ -103,3 +116,17 @@ def test_durations(text: str, seconds: float) -> None:
 def test_other_durations_are_refused_with_an_example(text: str) -> None:
     with pytest.raises(Exception, match=r"90s, 10m or 1.5h"):
         Duration().convert(text, None, None)
+
+
+def test_pieces_are_timed_by_real_steps(tmp_path: Path, tiny_model: Path) -> None:
+    """A clock that every reading moves on by a second: each step is one reading, so 24 of them take 24 s, and loading one."""
+    ticks = iter(np.arange(0.0, 1e6, 1.0))
+    budget = Budget(600.0, clock=lambda: float(next(ticks)))
+    tower = Tower.load(tiny_model)
+    documents = tower.tokenizer(code_book().doc_texts).ids
+    before = {name: tensor.clone() for name, tensor in tower.model.state_dict().items()}
+    _, speed = measured(budget, TuneConfig(), tower, lambda: Tower.load(tiny_model), "float32", documents, None)
+    assert speed.pieces == 1 + 24
+    assert speed.tokens == sum(map(len, documents[:64]))
+    assert all(bool((before[name] == tensor).all()) for name, tensor in tower.model.state_dict().items())
+    assert measured(budget, TuneConfig(pieces=0), tower, lambda: Tower.load(tiny_model), "float32", documents, None)[1].pieces == 0

@@ -20,13 +20,14 @@ Clock = Callable[[], float]
 
 # A dev score, and a point of the merge on the guard, may each take this share of the budget: some five of either happen.
 DEV_SHARE, GUARD_SHARE = 0.015, 0.015
-# Below these sizes a sub-corpus says nothing; they are kept even where they take more than their share.
-LEAST_QUERIES, LEAST_DOCUMENTS = 100, 200
-# Points of the merge that time is set aside for: base, tuned and one between; more are measured where time is left.
-POINTS = 3
-# What the pieces cost, in tokens encoded without gradients: 24 steps of 24 documents (64 tokens) and pieces (8), three times for the
-# gradient and once by the base.
-PIECES_TOKENS = 24 * 24 * (64 + 8) * 4
+# Below these sizes a sub-corpus says too little; they are kept even where they take more than their share. 200 paired queries see a
+# difference of two points (docs/log.md); 100 let noise of three decide.
+LEAST_QUERIES, LEAST_DOCUMENTS = 200, 400
+# Where the least is more than the share, dev is scored less often: at the beginning, in the middle and at the end.
+SELDOM = 0.5
+# Points of the merge that time is set aside for: base, tuned and one between; more are measured where time is left. With pieces another:
+# tuned without any.
+POINTS, POINTS_WITH_PIECES = 3, 4
 
 
 @dataclass
@@ -66,8 +67,8 @@ def fitted(config: TuneConfig, budget: Budget, *, tokens_per_second: float, dev_
         dev_tokens, guard_tokens: mean tokens of a dev document and of a guard document.
 
     >>> small = fitted(TuneConfig(), Budget(60.0), tokens_per_second=10_000, dev_tokens=100, guard_tokens=200)
-    >>> small.dev_documents, small.guard_documents, TuneConfig().dev_documents
-    (200, 200, 1000)
+    >>> small.dev_documents, small.guard_documents, small.eval_every, TuneConfig().dev_documents
+    (400, 400, 0.5, 1000)
     """
 
     def size(limit: int, least: int, share: float, tokens: float) -> int:
@@ -79,8 +80,10 @@ def fitted(config: TuneConfig, budget: Budget, *, tokens_per_second: float, dev_
     def queries(limit: int, of: int, whole: int) -> int:
         return limit if of >= whole else min(limit, max(LEAST_QUERIES, of // 2))
 
+    wanted = DEV_SHARE * budget.seconds * tokens_per_second / max(dev_tokens, 1.0)
     return dataclasses.replace(
         config,
+        eval_every=max(config.eval_every, SELDOM) if wanted < documents else config.eval_every,
         dev_documents=documents,
         dev_queries=queries(config.dev_queries, documents, config.dev_documents),
         guard_documents=guarding,
@@ -88,19 +91,22 @@ def fitted(config: TuneConfig, budget: Budget, *, tokens_per_second: float, dev_
     )
 
 
-def reserve(config: TuneConfig, *, tokens_per_second: float, dev_tokens: int, guard_tokens: int) -> float:
+def reserve(config: TuneConfig, *, tokens_per_second: float, dev_tokens: int, guard_tokens: int, piece_seconds: float = 0.0) -> float:
     """Returns the seconds that the end of a run needs: the pieces, and the merge's points on dev and guard.
 
     Args:
         config: whether there are pieces.
         tokens_per_second: of encoding without gradients.
         dev_tokens, guard_tokens: of the sub-corpora; 0 where there is none.
+        piece_seconds: what all steps on pieces take together, measured (``nearfield.tune.sizing``).
 
     >>> reserve(TuneConfig(pieces=0), tokens_per_second=1000.0, dev_tokens=500, guard_tokens=1500)
     6.0
+    >>> reserve(TuneConfig(), tokens_per_second=1000.0, dev_tokens=500, guard_tokens=1500, piece_seconds=10.0)
+    18.0
     """
-    pieces = PIECES_TOKENS if config.pieces else 0
-    return (POINTS * (dev_tokens + guard_tokens) + pieces) / tokens_per_second
+    points, pieces = (POINTS_WITH_PIECES, piece_seconds) if config.pieces else (POINTS, 0.0)
+    return points * (dev_tokens + guard_tokens) / tokens_per_second + pieces
 
 
 def place(step: int, total: int, spent: float, limit: float | None) -> float:

@@ -65,6 +65,9 @@ def choose_weights(
             tries.append(measuring.point(mixed, Point(1.0, 0.0, None, share), known))
             if at_base.guard is None or tries[-1].guard is None or tries[-1].guard >= at_base.guard - allowed_drop(config):
                 break
+            # A further share costs a point as well, and one alpha has to be left for after it.
+            if budget is not None and budget.left() < 2 * (trainer.clock() - began) / (1 + len(tries)):
+                break
         *refused, at_tuned = tries
 
         def measure(alpha: float, to_beat: float) -> Point:

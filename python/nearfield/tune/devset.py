@@ -37,8 +37,8 @@ class DevSet:
     documents: list[TokenIds]
     qrels: Qrels
 
-    def ndcg(self, queries: FloatArray, documents: FloatArray) -> float:
-        """Returns the mean nDCG@10 (0 to 1) of ranking by inner product.
+    def values(self, queries: FloatArray, documents: FloatArray) -> FloatArray:
+        """Returns nDCG@10 (0 to 1) of each query, ranked by inner product, in the order of ``query_ids``.
 
         Args:
             queries: ``(len(query_ids), dim)`` normalized rows.
@@ -46,7 +46,11 @@ class DevSet:
         """
         order = np.argsort(-(queries @ documents.T), axis=1, kind="stable")[:, :10]
         ranked = [[self.doc_ids[j] for j in row] for row in order]
-        return score_run(self.query_ids, ranked, self.qrels, k=10, depth=10).means()["ndcg@10"]
+        return np.asarray(score_run(self.query_ids, ranked, self.qrels, k=10, depth=10).values["ndcg@10"], np.float64)
+
+    def ndcg(self, queries: FloatArray, documents: FloatArray) -> float:
+        """Returns the mean of ``values``."""
+        return float(self.values(queries, documents).mean())
 
 
 def choose_devset(dataset: Dataset, config: TuneConfig, *, query_ids_of: Tokenize, doc_ids_of: Tokenize) -> DevSet:

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
 from nearfield.config import TuneConfig
@@ -19,6 +20,7 @@ from nearfield.tune.checkpoints import CheckpointStore, Tensors
 from nearfield.tune.devset import DevSet
 from nearfield.tune.embed import cached_step, embed, vectors_of
 from nearfield.tune.events import Events, Nobody
+from nearfield.tune.evidence import surely_worse
 from nearfield.tune.interrupts import finish_first
 from nearfield.tune.objective import step_loss
 from nearfield.tune.schedule import evaluation_steps, rate_at
@@ -34,6 +36,7 @@ class RunState:
 
     Attributes:
         step: finished steps.
+        best_values: under a limit, nDCG@10 of each dev query at ``best_step``.
         scored: the last step after which dev was scored; -1 before the first.
         best_step: the step with the best dev score, -1 before the first; ``best`` is that nDCG@10.
         stale: scores since the best one.
@@ -47,6 +50,7 @@ class RunState:
     scored: int = -1
     best_step: int = -1
     best: float = -1.0
+    best_values: list[float] = field(default_factory=list)
     stale: int = 0
     stopped: bool = False
     loss_sum: float = 0.0
@@ -212,15 +216,17 @@ class Trainer:
         state, began = self.state, self.clock()
         bar.advance(0, note="scoring the dev sub-corpus")
         vectors = self.dev_vectors(bar)
-        score = self.dev.ndcg(*vectors)
+        values = self.dev.values(*vectors)
+        score = float(values.mean())
         with finish_first():
             state.scoring_seconds += self.clock() - began
             if state.step == 0:
                 self.vectors[0] = vectors
-            elif score > state.best:
+            elif self._is_kept(values, score):
                 self.store.save_best(state.step, model_weights(self.tower))
                 self.vectors = {step: kept for step, kept in self.vectors.items() if step == 0} | {state.step: vectors}
                 state.best, state.best_step, state.stale = score, state.step, 0
+                state.best_values = [] if self.limit is None else values.tolist()
             else:
                 state.stale += 1
                 # Under a limit the rate falls with the time: stopping before its end would throw away the steps that settle, on the word
@@ -231,6 +237,15 @@ class Trainer:
             state.loss_sum, state.loss_steps, state.scored = 0.0, 0, state.step
         self.events.scalar("dev/nDCG@10", score, state.step)
         bar.advance(0, note=self._note(loss))
+
+    def _is_kept(self, values: FloatArray, score: float) -> bool:
+        """Whether these weights are the best so far.
+
+        Under a limit the rate falls to 0 with the time and dev may be small: the later weights are, until dev surely says otherwise.
+        """
+        if self.limit is None or not self.state.best_values:
+            return score > self.state.best
+        return not surely_worse(np.asarray(self.state.best_values), values)
 
     def dev_vectors(self, bar: Bar) -> Vectors:
         """The dev sub-corpus' vectors under the present weights: (queries, documents)."""

@@ -32,8 +32,10 @@ TOKENS, SHORTEST, LONGEST = 64, 4, 8
 DRIFT = 5.0
 
 
-def tune_on_pieces(tower: Tower, reference: Tower, documents: Sequence[TokenIds], config: TuneConfig, *, dtype: str, bar: Bar) -> None:
-    """Tunes ``tower``, which holds the base's weights, in place for ``STEPS`` steps. A pure function of its arguments.
+def tune_on_pieces(
+    tower: Tower, reference: Tower, documents: Sequence[TokenIds], config: TuneConfig, *, dtype: str, bar: Bar, steps: int = STEPS
+) -> None:
+    """Tunes ``tower``, which holds the base's weights, in place. A pure function of its arguments.
 
     Args:
         tower: the base, to be changed.
@@ -42,12 +44,13 @@ def tune_on_pieces(tower: Tower, reference: Tower, documents: Sequence[TokenIds]
         config: rate, clipping, temperature, warmup and seed are the run's.
         dtype: as for ``embed``.
         bar: advanced by one for every step.
+        steps: made of the ``STEPS`` of the schedule; fewer only to measure how long they take.
     """
     if len(documents) < 2:
         return
     parameters = {name: p for name, p in tower.model.named_parameters() if p.requires_grad}
     optimizer = make_optimizer(parameters, config)
-    for step in range(STEPS):
+    for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = rate_at(step, STEPS, peak=config.learning_rate, warmup_fraction=config.warmup_fraction, decay=config.decay)
         texts = pieces_and_documents(documents, config.seed, step)

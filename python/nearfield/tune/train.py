@@ -23,11 +23,10 @@ from nearfield.encode.tower import Tower
 from nearfield.errors import InputError
 from nearfield.progress import progress as show_progress
 from nearfield.tune.batches import Batches
-from nearfield.tune.budget import Budget, Clock, fitted, reserve
+from nearfield.tune.budget import Budget, Clock, reserve
 from nearfield.tune.checkpoints import CheckpointStore, Tensors
 from nearfield.tune.choice import allowed_drop, choose_weights, summary
 from nearfield.tune.devset import DevSet, choose_devset
-from nearfield.tune.embed import vectors_of
 from nearfield.tune.events import open_events
 from nearfield.tune.freeze import freeze_lowest
 from nearfield.tune.loop import Trainer, model_weights
@@ -36,6 +35,7 @@ from nearfield.tune.pairs import TokenIds, Tokenize, training_pairs
 from nearfield.tune.pieces import STEPS, tune_on_pieces
 from nearfield.tune.precision import choose_device, choose_dtype
 from nearfield.tune.prepare import prepared
+from nearfield.tune.sizing import Speed, measured
 
 # Options that act after training, or on nothing it computes: a run may be resumed with others.
 AFTERWARDS = (
@@ -46,8 +46,6 @@ AFTERWARDS = (
 
 # A gain of half a point of nDCG@10 from the last quarter of the pairs says that the curve still rises.
 MORE_DATA = 0.005
-# Documents that the speed of encoding is measured on under a budget: a third of a second on two AVX2 cores.
-PROBE = 64
 
 
 @dataclass(frozen=True)
@@ -136,10 +134,11 @@ def train(
     keep_freed_memory()
     with _repeatable(config.seed, device):
         tower = _load(base, device, dtype)
-        sizes, speed = (config, 0.0) if budget is None else _sizes(budget, config, tower, dtype, pairs.documents, guard, clock)
+        fresh = partial(_load, base, device, dtype)
+        sizes, speed = (config, Speed()) if budget is None else measured(budget, config, tower, fresh, dtype, pairs.documents, guard)
         dev = choose_devset(dataset, sizes, query_ids_of=query_ids_of, doc_ids_of=doc_ids_of)
         guard_dev, notes = _guard_devset(guard, sizes, base)
-        pairs = prepared(pairs, tower, partial(_load, base, device, dtype), config, dtype=dtype, progress=progress)
+        pairs = prepared(pairs, tower, fresh, config, dtype=dtype, progress=progress)
         base_weights = {name: tensor.clone() for name, tensor in model_weights(tower).items()}
         _set_dropout(tower, config.dropout)
         freeze_lowest(tower.model, config.frozen_layers)
@@ -147,10 +146,12 @@ def train(
         limit = None
         if budget is not None:
             scored = [0 if part is None else sum(map(len, part.queries + part.documents)) for part in (dev, guard_dev)]
-            limit = budget.left() - reserve(config, tokens_per_second=speed, dev_tokens=scored[0], guard_tokens=scored[1])
+            limit = budget.left() - reserve(
+                config, tokens_per_second=speed.tokens, dev_tokens=scored[0], guard_tokens=scored[1], piece_seconds=speed.pieces
+            )
         reference = _load(base, device, dtype).requires_grad_(False) if config.anchor else None
         trainer = Trainer(
-            tower, batches, dev, config, store, dtype=dtype, resume=store.open(resume=resume), reference=reference, limit=limit, clock=clock
+            tower, batches, dev, sizes, store, dtype=dtype, resume=store.open(resume=resume), reference=reference, limit=limit, clock=clock
         )
         # Only what is left: a resumed run's ETA would otherwise count the pairs of the earlier session as done in no time.
         left = len(pairs.pairs) * config.epochs - batches.pairs_before(trainer.state.step)
@@ -258,21 +259,6 @@ def _guard_devset(guard: Dataset | None, config: TuneConfig, base: Path) -> tupl
     )
     query_ids_of, doc_ids_of = _tokenizers(base, whole)
     return choose_devset(guard, whole, query_ids_of=query_ids_of, doc_ids_of=doc_ids_of), []
-
-
-def _sizes(
-    budget: Budget, config: TuneConfig, tower: Tower, dtype: str, documents: Sequence[TokenIds], guard: Dataset | None, clock: Clock
-) -> tuple[TuneConfig, float]:
-    """The config with sub-corpora that fit into the budget, and the measured speed of encoding, tokens a second."""
-    texts = [] if guard is None else guard.doc_texts[:200]
-    guard_tokens = sum(map(len, tower.tokenizer(texts).ids)) / max(len(texts), 1)
-    sample = list(documents[:PROBE])
-    vectors_of(tower, sample, chunk_rows=2 * config.chunk_rows, dtype=dtype)  # the first call of a process sets things up
-    began = clock()
-    vectors_of(tower, sample, chunk_rows=2 * config.chunk_rows, dtype=dtype)
-    tokens = sum(map(len, sample))
-    speed = tokens / max(clock() - began, 1e-6)
-    return fitted(config, budget, tokens_per_second=speed, dev_tokens=tokens / len(sample), guard_tokens=guard_tokens), speed
 
 
 def _load(base: Path, device: str, dtype: str) -> Tower:
