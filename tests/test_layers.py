@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "search": BASE | {"encode", "index"},
     "evaluate": BASE | {"search", "data", "encode", "index", "kernels"},
 }
-TOP = {"workflow", "repeat", "record", "info", "demo", "cli", "__main__"}  # may import every room
+TOP = {"workflow", "clitext", "ladder", "texts", "repeat", "record", "info", "demo", "cli", "__main__"}  # may import every room
 
 # Library -> where it may be imported at all. A name that ends in / is a room.
 HOMES = {

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nearfield.cli import Duration
+from nearfield.clitext import Duration
 from nearfield.config import TuneConfig
 from nearfield.encode.tower import Tower
 from nearfield.tune import loop

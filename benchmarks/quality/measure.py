@@ -49,11 +49,11 @@ class _OnDevice:
 
 
 def ndcg_by_query(
-    data: Dataset, split: str, model: TextVectors, adapt: Callable[[Any], Any] | None = None
+    data: Dataset, split: str, model: TextVectors, adapt: Callable[[Any], Any] | None = None, asking: TextVectors | None = None
 ) -> tuple[list[str], npt.NDArray[np.float64]]:
-    """Returns the ids of the split's queries that have a relevant document, and nDCG@10 of each."""
+    """Returns the ids of the split's queries that have a relevant document, and nDCG@10 of each; ``asking`` encodes queries if given."""
     ids, texts = data.queries_of(split)
-    documents, queries = model.encode(data.doc_texts, kind="document"), model.encode(texts, kind="query")
+    documents, queries = model.encode(data.doc_texts, kind="document"), (asking or model).encode(texts, kind="query")
     queries = queries if adapt is None else adapt(queries)
     ranked: list[list[str]] = []
     for start in range(0, len(queries), BLOCK):
@@ -65,13 +65,16 @@ def ndcg_by_query(
     return scored.query_ids, scored.values["ndcg@10"]
 
 
-def measure(folder: Path, data: Dataset, guard: Dataset | None, device: str, adapt: Callable[[Any], Any] | None = None) -> dict[str, Any]:
+def measure(
+    folder: Path, data: Dataset, guard: Dataset | None, device: str, adapt: Callable[[Any], Any] | None = None, queries: Path | None = None
+) -> dict[str, Any]:  # fmt: skip
     """Returns for ``test`` and ``guard``: the mean, the values by query, and a digest of the queries' ids that they belong to."""
     model = open_model(folder, device)
+    asking = None if queries is None else open_model(queries, device)
     out: dict[str, Any] = {}
     for name, target in (("test", data), ("guard", guard)):
         if target is not None:
-            ids, values = ndcg_by_query(target, "test", model, adapt)
+            ids, values = ndcg_by_query(target, "test", model, adapt, asking)
             digest = hashlib.sha256("\0".join(ids).encode()).hexdigest()[:16]
             out[name] = {"ndcg": float(values.mean()), "queries": digest, "values": [round(float(v), DIGITS) for v in values]}
     return out

@@ -67,6 +67,7 @@ RECIPES: dict[str, Recipe] = {
         ),
         _ours("ours-matryoshka", "128 and 64 values alone as well", matryoshka=[128, 64]),
         _ours("ours-anchor", "anchored to the base's vectors, no pieces", anchor=3.0, pieces=0.0),
+        _ours("ours-query-only", "queries alone; the documents keep the base's vectors", query_only=True),
         _ours("ours-frozen-3", "the lower half and the embeddings frozen", frozen_layers=3),
         _ours("ours-frozen-embeddings", "the embeddings frozen", frozen_layers=0),
         _ours("ours-batch-256", "256 pairs a step by GradCache", batch_size=256, gradcache=True),

@@ -58,7 +58,7 @@ def run_cell(cell: Cell, inputs: Inputs) -> dict[str, Any]:
         took = {"wall_seconds": round(time.monotonic() - wall, 2), "cpu_seconds": round(time.process_time() - processor, 2)}
         memory = _peak(cell.device)
         began = time.monotonic()
-        measured = measure(trained.model, data, guard, cell.device, trained.adapt)
+        measured = measure(trained.model, data, guard, cell.device, trained.adapt, trained.queries)
         took["measuring_seconds"] = round(time.monotonic() - began, 2)
     finally:
         shutil.rmtree(work, ignore_errors=True)

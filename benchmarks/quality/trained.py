@@ -29,6 +29,7 @@ class Trained:
         how: what trained, for example "trainer", and whatever is worth knowing.
         details: figures of one side only.
         adapt: what query vectors of ``model`` go through, None: nothing.
+        queries: a model folder for queries alone, None: ``model`` encodes them.
     """
 
     model: Path
@@ -38,6 +39,7 @@ class Trained:
     how: str
     details: dict[str, Any] = dataclasses.field(default_factory=dict)
     adapt: Callable[[Any], Any] | None = None
+    queries: Path | None = None
 
 
 def fewer_pairs(data: Dataset, count: int | None, seed: int) -> Dataset:
@@ -57,7 +59,9 @@ def train_ours(
     data: Dataset, base: Path, work: Path, options: Mapping[str, Any], *, seed: int, seconds: float | None, clock: str, device: str,
     guard: Dataset | None, epochs: int | None,
 ) -> Trained:  # fmt: skip
-    """Trains with nearfield. Everything is inside the budget: loading, dev scores, pieces, merge, saving."""
+    """Trains with nearfield. Everything is inside the budget: loading, dev scores, pieces, merge, saving; with queries alone also the
+    encoding of the documents that are needed.
+    """
     from nearfield.tune.train import train
 
     fixed: dict[str, Any] = {"seed": seed, "device": device, "budget_seconds": seconds, "checkpoint_minutes": 1e6}
@@ -72,6 +76,10 @@ def train_ours(
         "alpha": made.alpha, "pieces": made.pieces, "dev": made.dev, "guard_dev": made.guard, "best_step": made.best_step,
         "dev_curve": curve, "notes": made.notes,
     }  # fmt: skip
+    if config.query_only:
+        return Trained(
+            base, made.pairs_seen, made.steps, made.pairs_per_second, f"{made.dtype}, queries alone", details, queries=made.model
+        )
     return Trained(made.model, made.pairs_seen, made.steps, made.pairs_per_second, made.dtype, details)
 
 

@@ -24,13 +24,17 @@ from nearfield.modelfiles import check_onnx, check_safetensors, load_json, safet
 from nearfield.types import FloatArray
 
 FORMAT = "nearfield-bundle"
-FORMAT_VERSION = 1
+# 2: with a query side. A bundle without one is written as 1, so that earlier versions open it; they would encode queries of a 2 wrongly.
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 
 # A manifest with full metrics is some ten kilobytes; the limit keeps a hostile one from filling memory.
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_FILES = 1_000
 MAX_GOLDEN_BYTES = 64 << 20
+# 4,096 dimensions in float32.
+MAX_MAP_BYTES = 64 << 20
+QUERY_MAP = "query-map.npz"
 _CHUNK = 1 << 20
 _OPEN_FLAGS = (
     os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
@@ -118,13 +122,34 @@ class Bundle:
         check_onnx(data, str(self.path / name))
         return data
 
-    def golden(self) -> tuple[list[str], FloatArray]:
-        """Returns the golden texts and their float32 vectors, shape ``(n, dim)``, computed in torch when the bundle was made."""
-        data, where = self.read("golden.npz"), self.path / "golden.npz"
+    def golden(self, name: str = "golden.npz") -> tuple[list[str], FloatArray]:
+        """Returns the golden texts and their float32 vectors, shape ``(n, dim)``, computed in torch when the bundle was made.
+
+        ``"golden-query.npz"`` has those of a query side, as queries.
+        """
+        data, where = self.read(name), self.path / name
         texts, vectors = read_npz(io.BytesIO(data), ("texts", "vectors"), where=str(where), max_bytes=MAX_GOLDEN_BYTES)
         if texts.dtype.kind != "U" or texts.ndim != 1 or vectors.dtype != np.float32 or vectors.shape != (len(texts), self.dim):
             raise FormatError(f"{where}: texts {texts.shape} and vectors {vectors.shape} do not belong to {self.dim} dimensions")
         return [str(text) for text in texts], vectors
+
+    @property
+    def query(self) -> dict[str, Any] | None:
+        """What the manifest says of the query side; None where queries go the way of documents.
+
+        ``tower``: whether ``query/`` holds a second model; ``map``: whether a matrix is applied to the queries' vectors.
+        """
+        return self.manifest.get("query")
+
+    def query_map(self) -> FloatArray | None:
+        """Returns the matrix A by which a query's unit vector q becomes q + q A, float32 ``(dim, dim)``; None where there is none."""
+        if self.query is None or not self.query["map"]:
+            return None
+        data, where = self.read(QUERY_MAP), self.path / QUERY_MAP
+        (matrix,) = read_npz(io.BytesIO(data), ("matrix",), where=str(where), max_bytes=MAX_MAP_BYTES)
+        if matrix.dtype != np.float32 or matrix.shape != (self.dim, self.dim) or not np.isfinite(matrix).all():
+            raise FormatError(f"{where}: {matrix.dtype} of shape {matrix.shape}; finite float32 ({self.dim}, {self.dim}) expected")
+        return matrix
 
     @property
     def fingerprint(self) -> str:
@@ -229,12 +254,31 @@ def check_manifest(manifest: Any, where: str) -> None:
             raise FormatError(f"{where}: {name} is missing, {expected} expected")
         if not holds(manifest[name]):
             raise FormatError(f"{where}: {name} is {manifest[name]!r:.80}, {expected} expected")
+    _check_query(manifest, version, where)
     if len(manifest["files"]) > MAX_FILES:
         raise FormatError(f"{where}: {len(manifest['files']):,} files listed, at most {MAX_FILES:,} expected")
     for name, entry in manifest["files"].items():
         _check_name(name, where)
         if not _is_entry(entry):
             raise FormatError(f"{where}: files[{name!r:.80}] is not a table of sha256 (64 hex digits) and size (bytes)")
+
+
+def _check_query(manifest: dict[str, Any], version: int, where: str) -> None:
+    """A query side is what it says, and a bundle with one says so in its format version, so that no earlier reader leaves it out."""
+    query = manifest.get("query")
+    if (query is not None) != (version >= 2):
+        has = "with" if query is not None else "without"
+        raise FormatError(f"{where}: format version {version} {has} a query side; 1 is without, 2 with")
+    if query is None:
+        return
+    if not isinstance(query, dict) or not all(isinstance(query.get(name), bool) for name in ("tower", "map")):
+        raise FormatError(f"{where}: query is {query!r:.80}, a table with tower and map, true or false, expected")
+    if not (query["tower"] or query["map"]):
+        raise FormatError(f"{where}: query says neither tower nor map; leave it out where queries go the way of documents")
+    needed = ["query/model.safetensors"] * query["tower"] + [QUERY_MAP] * query["map"]
+    for name in needed:
+        if name not in manifest["files"]:
+            raise FormatError(f"{where}: query needs {name}, which is not among the files")
 
 
 def _check_name(name: str, where: str) -> None:

@@ -9,15 +9,15 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import click
 
+from nearfield.clitext import Duration, hit_rows, int8_figures, plain, print_native, snippet
 from nearfield.config import ExportConfig, Int8Method
 from nearfield.errors import InputError, NearfieldError
 from nearfield.files import reason_of
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from nearfield.data.dataset import Finding
     from nearfield.encode.encoder import PrecisionName
     from nearfield.export.export import ExporterName
-    from nearfield.types import Hits, Kind
+    from nearfield.types import Kind
 
 EXIT_NO, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -35,20 +35,6 @@ quiet_option = click.option("--quiet", is_flag=True, help="No progress on stderr
 columns_option = click.option("--columns", metavar="NAME=YOURS,...", help="Other column names: query=question,positive=answer.")
 threads_option = click.option("--threads", type=click.IntRange(min=1), help="Threads to use (default: every core).")
 path = click.Path(path_type=Path)
-
-
-class Duration(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.5 alone
-    """A time such as 90s, 10m or 1.5h, in seconds; a bare number is seconds."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Returns the seconds, at least 1; anything else is refused with an example."""
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(value).strip())
-        seconds = float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]] if found else 0.0
-        if not 1 <= seconds <= 1e8:
-            self.fail(f"{value!r} given, a time of at least one second expected: 90s, 10m or 1.5h", param, ctx)
-        return seconds
 
 
 def _version(context: click.Context, _: click.Parameter, asked: bool) -> None:
@@ -88,6 +74,8 @@ def demo(quick: bool, out: Path, threads: int | None, as_json: bool, quiet: bool
 @click.option("--guard", type=path, help="General-knowledge data with judgements; a drop on it blocks the verdict.")
 @click.option("--config", type=path, help="JSON file of options, or the run.json of a bundle.")
 @click.option("--budget", type=Duration(), metavar="TIME", help="Time for training and merging: 90s, 10m, 1.5h.")
+@click.option("--query-only", is_flag=True, help="Train a tower for queries alone; indexes of the base stay valid.")
+@click.option("--ladder", type=click.Choice(["adapter", "auto"]), help="auto: cheap ways first, dearer ones while dev is surely better.")
 @click.option("--events", type=path, metavar="FOLDER", help="Also write TensorBoard event files of the training.")
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint of an interrupted run.")
 @columns_option
@@ -95,14 +83,16 @@ def demo(quick: bool, out: Path, threads: int | None, as_json: bool, quiet: bool
 @json_option
 @quiet_option
 def tune(
-    data: Path, base: str | None, out: Path, guard: Path | None, config: Path | None, budget: float | None, events: Path | None,
-    resume: bool, columns: str | None, threads: int | None, as_json: bool, quiet: bool,
+    data: Path, base: str | None, out: Path, guard: Path | None, config: Path | None, budget: float | None, query_only: bool,
+    ladder: Literal["adapter", "auto"] | None, events: Path | None, resume: bool, columns: str | None, threads: int | None,
+    as_json: bool, quiet: bool,
 ) -> int:  # fmt: skip
     """Fine-tune on DATA, export, and measure base against tuned. Exit 1 says: do not ship."""
     from nearfield.workflow import tune as run
 
     report = run(
-        data, base=base, out=out, guard=guard, config=config, budget=budget, events=events, resume=resume,
+        data, base=base, out=out, guard=guard, config=config, budget=budget, query_only=query_only or None, ladder=ladder,
+        events=events, resume=resume,
         columns=_columns(columns), threads=threads,
         progress=not quiet, on_findings=_findings(quiet),
     )  # fmt: skip
@@ -187,15 +177,8 @@ def export(
         _print_json({**made, "parity": parity, "graphs": graphs})
     else:
         by = " by Optimum's exporter" if graphs["model.onnx"]["exporter"] == "optimum" else ""
-        click.echo(f"{out}: fp32{by} within {parity['fp32']['max_abs_diff']:.1e} of torch{_int8_figures(parity.get('int8'))}")
+        click.echo(f"{out}: fp32{by} within {parity['fp32']['max_abs_diff']:.1e} of torch{int8_figures(parity.get('int8'))}")
     return 0
-
-
-def _int8_figures(figures: Mapping[str, Any] | None) -> str:
-    if figures is None:
-        return ""
-    loss = figures.get("retrieval")
-    return f", int8 mean cosine {figures['mean_cosine']:.4f}" + (f", {100 * loss['loss']:.2f} points of nDCG@10" if loss else "")
 
 
 @cli.command()
@@ -224,7 +207,7 @@ def encode(
     quiet: bool,
 ) -> int:
     """Turn the documents of TEXTS (JSONL, CSV, TSV, Parquet or a BEIR folder) into vectors."""
-    from nearfield.workflow import encode_file
+    from nearfield.texts import encode_file
 
     done = encode_file(
         texts, model, out, kind=kind, precision=precision, device=device, columns=_columns(columns), threads=threads, progress=not quiet,
@@ -246,7 +229,7 @@ def encode(
 @quiet_option
 def index(data: Path, model: str, out: Path, columns: str | None, threads: int | None, as_json: bool, quiet: bool) -> int:
     """Encode DATA's documents and build an index folder: index, texts, the model's path and fingerprint."""
-    from nearfield.workflow import index_file
+    from nearfield.texts import index_file
 
     done = index_file(
         data, model, out, columns=_columns(columns), threads=threads, progress=not quiet, on_findings=_findings(quiet)
@@ -270,12 +253,12 @@ def search(folder: Path, query: str, k: int, model: str | None, threads: int | N
     opened = IndexFolder.open(folder)
     searcher = Searcher(opened.model if model is None else model, opened.index, threads=threads)
     hits = searcher.search([query], k)
-    results = list(_rows(hits, opened.text))
+    results = list(hit_rows(hits, opened.text))
     if as_json:
         _print_json({"query": query, "results": results})
     else:
         for row in results:
-            click.echo(f"{row['rank']:>3}  {row['score']:.4f}  {row['id']}  {_snippet(row['text'])}")
+            click.echo(f"{row['rank']:>3}  {row['score']:.4f}  {row['id']}  {snippet(row['text'])}")
     return 0
 
 
@@ -311,22 +294,12 @@ def info(target: Path | None, as_json: bool) -> int:
         if isinstance(value, dict):
             click.echo(f"{key}:{'' if value else ' none'}")
             for name, item in value.items():
-                click.echo(f"  {name}: {'not installed' if key == 'libraries' and item is None else _plain(item)}")
+                click.echo(f"  {name}: {'not installed' if key == 'libraries' and item is None else plain(item)}")
         else:
-            click.echo(f"{key}: {_plain(value)}")
+            click.echo(f"{key}: {plain(value)}")
     if native is not None:
-        _print_native(native)
+        print_native(native)
     return 0
-
-
-def _print_native(native: dict[str, Any]) -> None:
-    forced = f", forced to {native['forced']}" if native["forced"] else ""
-    scorer = "" if native["scorer"] == "native" else f", scores by {native['scorer']}"
-    click.echo(f"native engine: target {native['active']}{forced}, {native['threads']} threads{scorer}")
-    click.echo("  kernels: " + ", ".join(f"{name} {target}" for name, target in native["kernels"].items()))
-    for target in native["targets"]:
-        state = "runs here" if target["runs_here"] else "not on this CPU" if target["built"] else "no kernels in this version"
-        click.echo(f"  {target['name']}: {state} (needs {target['needs']})")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -386,24 +359,6 @@ def _columns(text: str | None) -> dict[str, str] | None:
     from nearfield.data.fields import parse_columns
 
     return None if text is None else parse_columns(text)
-
-
-def _rows(hits: Hits, text: Callable[[Any], str]) -> Any:
-    for rank in range(int(hits.counts[0])):
-        identity = hits.ids[0, rank]
-        identity = identity if isinstance(identity, str) else int(identity)
-        yield {"rank": rank + 1, "id": identity, "score": float(hits.scores[0, rank]), "text": text(identity)}
-
-
-def _snippet(text: str, width: int = 100) -> str:
-    flat = " ".join(text.split())
-    return flat if len(flat) <= width else flat[: width - 1] + "…"
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(str(item) for item in value) or "none"
-    return "none" if value is None else str(value)
 
 
 def _print_json(value: Any) -> None:

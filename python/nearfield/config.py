@@ -19,6 +19,7 @@ DType = Literal["auto", "float32", "bfloat16"]
 Device = Literal["auto", "cpu", "cuda"]
 EvaluationPrecision = Literal["fp32", "bf16", "auto"]
 DistillLoss = Literal["kl", "margin"]
+Ladder = Literal["none", "adapter", "auto"]
 Int8Method = Literal["rows", "dynamic", "static", "nbits", "none"]
 
 # Field -> lowest and highest value accepted, both included. Wide on purpose: they catch slips (a learning rate of 5), not taste.
@@ -62,6 +63,7 @@ _RANGES: dict[str, tuple[float, float]] = {
 }
 _CHOICES: dict[str, tuple[str, ...]] = {
     "decay": get_args(Decay),
+    "ladder": get_args(Ladder),
     "distill_loss": get_args(DistillLoss),
     "dtype": get_args(DType),
     "device": get_args(Device),
@@ -114,6 +116,11 @@ class TuneConfig:
         teacher_temperature: the teacher's scores are divided by it before the softmax. 1.0: a cross-encoder's logits; cosines need 0.05.
         gradcache: encodes every text twice and keeps the activations of one chunk only, for batches beyond memory; the gradient is that of
             the whole batch. False: costs a third more time.
+        ladder: "auto" climbs from the base to a linear adapter, queries alone, the upper half of the layers and all of them, and
+            stops where a rung is not surely better on dev than the best below it (``nearfield.ladder``); "adapter" takes the first rung
+            alone; "none" trains what the other options say. none: a full run has been measured most.
+        query_only: trains a second tower for queries; the documents keep the base's vectors, so that an index stays valid
+            (``nearfield.tune.queryside``). False: training both sides gains more where documents may be encoded again.
         frozen_layers: the lowest layers that keep the base's weights, the embeddings with them; 0 freezes the embeddings alone. -1: nothing
             is frozen. Freezing saves the backward pass and the optimizer's state of what is frozen.
         max_tokens_train: documents are cut to this many tokens in training and on the dev sub-corpus. 128: cost grows with length, and
@@ -185,6 +192,8 @@ class TuneConfig:
     teacher: str | None = None
     teacher_temperature: float = 1.0
     gradcache: bool = False
+    ladder: Ladder = "none"
+    query_only: bool = False
     frozen_layers: int = -1
     max_tokens_train: int = 128
     max_tokens_query: int = 64

@@ -14,7 +14,8 @@ from nearfield.data.harvest import harvest
 from nearfield.data.split import split
 from nearfield.data.write import write_beir
 from nearfield.errors import InputError
-from nearfield.workflow import TuneReport, index_file, peak_memory, tune
+from nearfield.texts import index_file
+from nearfield.workflow import TuneReport, peak_memory, tune
 
 if TYPE_CHECKING:
     from nearfield.data.dataset import Dataset

@@ -102,6 +102,8 @@ def describe(path: Path) -> dict[str, Any]:
         kept = ("format_version", "nearfield", "dim", "max_tokens", "pooling", "normalize", "prompts", "base", "verdict", "versions")
         sizes = {name: entry["size"] for name, entry in bundle.manifest["files"].items()}
         said = {name: bundle.manifest[name] for name in kept if name in bundle.manifest}
+        if bundle.query is not None:
+            said["query"] = {name: bundle.query[name] for name in ("tower", "map")}
         return {"kind": "bundle", "fingerprint": bundle.fingerprint, **said, "native": _native_support(path / "model"), "files": sizes}
     if (path / INFO).is_file():
         told = read_info(path)

@@ -14,24 +14,21 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from nearfield.config import EvaluationPrecision, ExportConfig, TuneConfig
+from nearfield.config import ExportConfig, Ladder, TuneConfig
 from nearfield.data.check import check
 from nearfield.data.dataset import Dataset, Finding
 from nearfield.data.read import read
 from nearfield.data.split import split
 from nearfield.data.structure import few_pairs, with_pairs
 from nearfield.errors import InputError
-from nearfield.files import whole_file
-from nearfield.record import check_file, circumstances, command_line
+from nearfield.record import circumstances, command_line
 from nearfield.repeat import RUN_FORMAT, Recorded, choose_threads, describe_run, place_of, read_config
-from nearfield.types import Kind
+from nearfield.types import FloatArray
 
 if TYPE_CHECKING:
     from nearfield.bundle import Bundle
-    from nearfield.encode.encoder import PrecisionName
     from nearfield.evaluate.evaluate import EvalReport
+    from nearfield.ladder import Climbed
     from nearfield.tune.train import TrainResult
 
 # Documents whose vectors show that the exported graph is the trained model; parity is about the graph, so a few of every length do.
@@ -97,6 +94,8 @@ def tune(
     guard: str | Path | Dataset | None = None,
     progress: bool = True,
     budget: float | None = None,
+    query_only: bool | None = None,
+    ladder: Ladder | None = None,
     events: str | Path | None = None,
     resume: bool = False,
     columns: Mapping[str, str] | None = None,
@@ -125,6 +124,10 @@ def tune(
         guard: a data set of general knowledge with judgements; a drop on it beyond ``config.guard_max_drop`` blocks the verdict.
         progress: shows bars on stderr.
         budget: seconds for training and merging (export and evaluation come on top); takes the place of ``config.budget_seconds``.
+        query_only: trains a second tower for queries and leaves the documents' vectors as the base (a bundle, for one) makes them: an index
+            made with it stays valid. Takes the place of ``config.query_only``; None leaves that.
+        ladder: "auto": climbs from the base to an adapter, queries alone, the upper half of the layers and all of them while dev is surely
+            better each time (``nearfield.ladder``); "adapter": the first rung alone. Takes the place of ``config.ladder``.
         events: a folder for TensorBoard's event files of the training (needs tensorboard); None writes none.
         resume: goes on from the checkpoint of an interrupted run with the same data, base and config.
         columns: other column names, canonical name -> the data's name.
@@ -141,11 +144,17 @@ def tune(
         MissingExtraError: torch or another part of ``nearfield[train]`` is not installed.
     """
     from nearfield.evaluate import bakeoff
+    from nearfield.evaluate.precision import open_for_evaluation
+    from nearfield.evaluate.run import corpus_vectors
     from nearfield.export.writer import check_replaceable, publish
 
     settings, recorded = read_config(config)
     if budget is not None:
         settings = dataclasses.replace(settings, budget_seconds=budget)
+    if query_only is not None:
+        settings = dataclasses.replace(settings, query_only=query_only)
+    if ladder is not None:
+        settings = dataclasses.replace(settings, ladder=ladder)
     base, guard, columns = base or recorded.base, guard or recorded.guard, columns or recorded.columns
     clock = _Clock()
     out = Path(out)
@@ -172,6 +181,7 @@ def tune(
 
     from nearfield.encode.models import resolve_model
     from nearfield.export.export import export_bundle
+    from nearfield.ladder import climb
     from nearfield.tune.checkpoints import discard
     from nearfield.tune.threads import torch_threads
     from nearfield.tune.train import train
@@ -182,30 +192,53 @@ def tune(
     differences = recorded.differences(run)
     if differences and on_findings is not None:
         on_findings(differences)
+    base_name = str(base) if base is not None else "all-MiniLM-L6-v2"
+    shared: dict[str, Any] = {
+        "texts": dataset.doc_texts[:PARITY_TEXTS],
+        "base": base_name,
+        "data_fingerprint": dataset.fingerprint,
+        "progress": progress,
+    }
+    # The base is exported as well: both sides of the comparison then run on the same engine, several times faster than torch.
+    export_base = partial(
+        export_bundle, base_folder, keep_base or work / "base", parity_data=None, config={}, settings=ExportConfig(int8="none"), **shared
+    )  # fmt: skip
+    climbed: Climbed | None = None
     with torch_threads(used.training):
+        documents, base_bundle = None, None
+        run_training = partial(
+            train, dataset, base_folder, guard=guard_set, resume=resume, about=run, progress=progress,
+            events=None if events is None else Path(events),
+        )  # fmt: skip
+        if settings.query_only or settings.ladder != "none":
+            # Made once, for training and for both sides of the comparison.
+            cache = cache or work / "vectors"
+            with clock.stage("documents"):
+                base_bundle = export_base()
+                documents = _vectors(dataset, base_bundle, settings, cache=cache, progress=progress, threads=used.encoding)
         with clock.stage("train"):
-            result = train(
-                dataset, base_folder, settings, work=work, guard=guard_set, resume=resume, about=run, progress=progress,
-                events=None if events is None else Path(events),
-            )  # fmt: skip
+            if settings.ladder != "none" and documents is not None and base_bundle is not None:
+                opened = partial(open_for_evaluation, precision=settings.evaluation, threads=used.encoding)
+                with opened(base_bundle.path) as encoder:
+                    climbed = climb(
+                        dataset, guard_set, encoder, base_folder, settings, documents=documents, open_model=opened,
+                        train=lambda name, options: run_training(options, work=work / name, documents=documents),
+                        guard_documents=lambda: corpus_vectors(guard_set.doc_texts, encoder, cache=cache, show=progress)[0]
+                        if guard_set else documents,
+                    )  # fmt: skip
+                result = climbed.result_for(base_folder)
+            else:
+                result = run_training(settings, work=work, documents=documents)
         differences += Recorded(str(work), tables=result.begun_with).differences(run)
-        base_name = str(base) if base is not None else "all-MiniLM-L6-v2"
-        shared: dict[str, Any] = {
-            "texts": dataset.doc_texts[:PARITY_TEXTS],
-            "base": base_name,
-            "data_fingerprint": dataset.fingerprint,
-            "progress": progress,
-        }
         with clock.stage("export"):
             # Beside the checkpoints until it has its verdict: an interrupted evaluation leaves ``out`` and what is there alone.
             int8 = ExportConfig(int8=settings.int8, int8_documents=min(ExportConfig().int8_documents, settings.dev_documents))
+            one_side = climbed.name == "query-only" if climbed else settings.query_only
             bundle = export_bundle(
-                result.model, work / "made" / out.name, parity_data=dataset, config=settings.to_dict(), settings=int8, **shared
-            )
-            # The base is exported as well: both sides of the comparison then run on the same engine, several times faster than torch.
-            base_bundle = export_bundle(
-                base_folder, keep_base or work / "base", parity_data=None, config={}, settings=ExportConfig(int8="none"), **shared
-            )
+                base_folder if one_side else result.model, work / "made" / out.name, parity_data=dataset, config=settings.to_dict(),
+                settings=int8, query_model=result.model if one_side else None, query_map=climbed.matrix if climbed else None, **shared,
+            )  # fmt: skip
+            base_bundle = base_bundle or export_base()
         with clock.stage("evaluate"):
             report = _measure(dataset, bundle, base_bundle, guard_set, settings, cache=cache, progress=progress, threads=used.encoding)
     if report.verdict is None:
@@ -238,82 +271,6 @@ def tune(
     return made
 
 
-def encode_file(
-    texts: str | Path, model: str, out: Path, *, kind: Kind = "document", precision: PrecisionName = "auto",
-    device: str = "cpu", columns: Mapping[str, str] | None = None,
-    threads: int | None = None, progress: bool = True, on_findings: OnFindings | None = None,
-) -> dict[str, Any]:  # fmt: skip
-    """Encodes the documents of a file into a .npy file, which appears only when it is complete.
-
-    Args:
-        precision, device: as ``Encoder`` takes them.
-
-    Returns:
-        ``rows``, ``dim``, ``truncated`` (texts cut to ``max_tokens``), ``max_tokens``, ``backend``, ``precision``.
-        Where rows had to be left out, ``on_findings`` is told, and the vectors follow the rows that were kept.
-
-    Raises:
-        InputError: unreadable texts or model, or an ``out`` that cannot be written.
-    """
-    from nearfield.encode.encoder import Encoder
-
-    check_file(out, ".npy")
-    dataset = _read(texts, columns, on_findings)
-    with Encoder(model, precision=precision, threads=threads, device=device) as encoder:
-        vectors = encoder.encode(dataset.doc_texts, kind=kind, progress=progress)
-        done = {
-            "rows": len(vectors), "dim": encoder.dim, "truncated": encoder.truncated, "max_tokens": encoder.max_tokens,
-            "backend": encoder.backend, "precision": encoder.precision,
-        }  # fmt: skip
-    with whole_file(out) as file:
-        np.save(file, vectors, allow_pickle=False)
-    return done
-
-
-def index_file(
-    data: str | Path | Dataset, model: str, out: Path, *, columns: Mapping[str, str] | None = None, threads: int | None = None,
-    progress: bool = True, cache: str | Path | None = None, on_findings: OnFindings | None = None,
-    precision: EvaluationPrecision = "fp32",
-) -> dict[str, Any]:  # fmt: skip
-    """Encodes documents and writes an index folder that ``nearfield search`` and ``Searcher`` open.
-
-    Args:
-        precision: of the documents' vectors, as ``TuneConfig.evaluation``; the one whose vectors ``cache`` holds.
-
-    Returns:
-        ``documents``, ``index`` (what kind was built), ``truncated``.
-
-    Raises:
-        InputError: unreadable data or model, or an ``out`` that is something else.
-    """
-    from nearfield.evaluate.precision import open_for_evaluation
-    from nearfield.evaluate.run import corpus_vectors
-    from nearfield.search.folder import check_replaceable, write_index_folder
-
-    check_replaceable(out)
-    dataset = _read(data, columns, on_findings)
-    with open_for_evaluation(model, precision, threads=threads) as encoder:
-        vectors, truncated, _ = corpus_vectors(dataset.doc_texts, encoder, cache=cache, show=progress)
-        opened = write_index_folder(
-            out,
-            dataset.doc_ids,
-            dataset.doc_texts,
-            vectors,
-            model=model,
-            fingerprint=encoder.fingerprint,
-            threads=threads,
-            progress=progress,
-        )
-    return {"documents": len(dataset.doc_ids), "index": type(opened.index).__name__, "truncated": truncated}
-
-
-def _read(data: str | Path | Dataset, columns: Mapping[str, str] | None, on_findings: OnFindings | None) -> Dataset:
-    dataset = read(data, columns=columns)
-    if dataset.findings and on_findings is not None:
-        on_findings(dataset.findings)
-    return dataset
-
-
 def peak_memory() -> int:
     """Returns the most resident memory this process has had, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -340,6 +297,15 @@ def _measure(
             dataset, tuned, compare=base, guard=guard, guard_limit=settings.guard_max_drop, cache=cache, progress=progress, threads=threads,
             study=True,
         )  # fmt: skip
+
+
+def _vectors(dataset: Dataset, base: Bundle, settings: TuneConfig, *, cache: str | Path, progress: bool, threads: int | None) -> FloatArray:
+    """The documents' vectors by the base, as the evaluation will find them in the cache."""
+    from nearfield.evaluate.precision import open_for_evaluation
+    from nearfield.evaluate.run import corpus_vectors
+
+    with open_for_evaluation(base.path, settings.evaluation, threads=threads) as encoder:
+        return corpus_vectors(dataset.doc_texts, encoder, cache=cache, show=progress)[0]
 
 
 def _complete(bundle: Bundle, made: TuneReport, settings: TuneConfig, result: TrainResult, about: Mapping[str, Any]) -> Bundle:
@@ -378,8 +344,12 @@ def _complete(bundle: Bundle, made: TuneReport, settings: TuneConfig, result: Tr
 
 def _export_notes(bundle: Bundle) -> list[str]:
     """What the export had to do to keep int8 as good as fp32, or that it could not."""
-    note = bundle.manifest["parity"].get("int8", {}).get("note")
-    return [] if note is None else [note]
+    notes = [bundle.manifest["parity"].get("int8", {}).get("note")]
+    if bundle.query is not None:
+        note = bundle.query.get("parity", {}).get("int8", {}).get("note")
+        notes.append(note and f"the query tower: {note}")
+        notes.append(f"documents keep the vectors of {bundle.manifest['base']}: an index made with it stays valid")
+    return [note for note in notes if note]
 
 
 def _require_judgements(dataset: Dataset, role: str, splits: tuple[str, ...] = ("train", "test")) -> None:

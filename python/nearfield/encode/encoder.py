@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
@@ -15,10 +15,11 @@ import numpy as np
 import nearfield.encode.forked  # noqa: F401 (registers what a forked child needs, before any session or fork)
 from nearfield.bundle import Bundle
 from nearfield.encode.batches import run_batches
+from nearfield.encode.bundled import bundle_spec, is_batch_invariant, mapped, unit_rows
 from nearfield.encode.fingerprint import space_fingerprint
 from nearfield.encode.models import resolve_model
 from nearfield.encode.shape import UnsupportedModelError
-from nearfield.encode.spec import ModelSpec, read_spec, weights_folder
+from nearfield.encode.spec import read_spec, weights_folder
 from nearfield.encode.threads import thread_count
 from nearfield.encode.tokenize import TextTokenizer, check_texts
 from nearfield.errors import FormatError, InputError
@@ -34,7 +35,7 @@ PrecisionName = Literal["auto", "int8", "bf16", "fp16", "fp32"]
 
 _BACKENDS = ("auto", "native", "onnx", "torch")
 _PRECISIONS = ("auto", "int8", "bf16", "fp16", "fp32")
-_ONNX_FILES = {"fp32": "onnx/model.onnx", "int8": "onnx/model.int8.onnx"}
+_ONNX_FILES = {"fp32": "onnx/{}.onnx", "int8": "onnx/{}.int8.onnx"}
 # Rows and padded tokens of one batch. all-MiniLM-L6 on one Zen 3 core, texts of 16, 64 and 200 tokens: batches of 32 rows gave 188, 30 and
 # 8.0 texts per second of CPU, of 8 rows 227, 47 and 9.7, single rows 136, 46 and 14: a batch pays only while it fits the caches.
 _MAX_ROWS = 16
@@ -64,6 +65,7 @@ class Encoder:
             texts run one by one where the bundle does not say that its vectors are independent of their neighbours. ``"bf16"`` is for
             the native engine, and for torch on hardware that has it. ``"fp16"`` is for a GPU, and there ``"auto"`` takes it where it
             turns no probe text's vector by more than 1 - cosine = 1e-4 (else bf16 by the same measure, else fp32): docs/cuda-encoder.md.
+            Queries of a bundle with a query side (docs/tuning.md) take the same backend and precision.
         threads: of one call (default: the CPUs available); ``NEARFIELD_THREADS`` caps it. With torch it holds for the process.
         device: ``"cpu"`` (default), or ``"cuda"``, ``"cuda:1"``: a BERT, from a bundle or a model folder, then runs without padding in
             torch, any other model as transformers computes it; with ``backend="onnx"`` in onnxruntime's CUDA provider.
@@ -83,6 +85,8 @@ class Encoder:
     ``encoder = Encoder("bundle"); vectors = encoder.encode(["how do I sort a list?"], kind="query")`` gives float32 ``(1, dim)``.
     """
 
+    _tower = "model"
+
     def __init__(
         self,
         path: str | Path | None,
@@ -97,13 +101,9 @@ class Encoder:
         count = thread_count(threads)
         self._local = threading.local()
         self._closed = False
-        self._bundle: Bundle | None = None
-        if path is not None and Bundle.is_bundle(path):
-            self._bundle = Bundle.open(path)
-            self._folder = self._bundle.path / "model"
-        else:
-            self._folder = resolve_model(path)
-        self._spec = _bundle_spec(self._bundle) if self._bundle else read_spec(self._folder)
+        self._bundle = self._find_bundle(path)
+        self._folder = self._bundle.path / self._tower if self._bundle else resolve_model(path)
+        self._spec = bundle_spec(self._bundle, self._folder) if self._bundle else read_spec(self._folder)
         self._tokenizer = TextTokenizer(weights_folder(self._folder) / "tokenizer.json", self._spec.max_tokens)
         on_cpu = device == "cpu"
         _check_device(backend, precision, on_cpu, device)
@@ -114,13 +114,28 @@ class Encoder:
         self.device = device
         # Some int8 graphs take one activation scale over a whole batch, padding included; a text alone depends on nothing else.
         self._max_rows, self._max_tokens = (_MAX_ROWS, _MAX_TOKENS) if on_cpu else (_MAX_ROWS_GPU, _MAX_TOKENS_GPU)
-        if self.precision == "int8" and not _is_batch_invariant(self._bundle):
+        if self.precision == "int8" and not is_batch_invariant(self._about, self._tower):
             self._max_rows = 1
         self._forward: _Backend | None = None
         if self.backend == "onnx":
             self._forward = self._open_onnx(count, device)
         elif self.backend == "torch" and self._packed is None:
             self._forward = self._open_torch(count if threads is not None or os.environ.get("NEARFIELD_THREADS") else None, device)
+        self._query: Encoder | None = None
+        self._map: FloatArray | None = None
+        if self._bundle is not None and self._bundle.query is not None and self._tower == "model":
+            self._query = _QueryTower(self._bundle, backend, precision, threads, device=device) if self._bundle.query["tower"] else None
+            self._map = self._bundle.query_map()
+
+    def _find_bundle(self, path: str | Path | None) -> Bundle | None:
+        return Bundle.open(path) if path is not None and Bundle.is_bundle(path) else None
+
+    @property
+    def _about(self) -> Mapping[str, Any]:
+        """What the manifest says of this tower's graphs and native plan; nothing for a model folder."""
+        if self._bundle is None:
+            return {}
+        return self._bundle.manifest if self._tower == "model" else self._bundle.query or {}
 
     def _open_native(self, backend: str, precision: str, threads: int) -> NativeBackend | None:
         """The native engine where it is asked for, or where "auto" finds that it computes this model and has the instructions to win."""
@@ -130,9 +145,9 @@ class Encoder:
         wanted = precision if precision != "auto" else "fp32"
         if backend not in ("auto", "native") or (backend == "auto" and not is_fast(wanted)):
             return None
-        known = self._bundle.manifest["files"].get("model/model.safetensors") if self._bundle else None
+        known = self._bundle.manifest["files"].get(f"{self._tower}/model.safetensors") if self._bundle else None
         try:
-            plan = stated_plan(self._bundle.manifest, self._bundle.path) if self._bundle else None
+            plan = stated_plan(self._about, self._folder)
             return NativeBackend(self._folder, self._spec, wanted, threads, plan=plan, weights_sha256=known["sha256"] if known else None)
         except UnsupportedModelError:
             if backend == "native":
@@ -160,7 +175,7 @@ class Encoder:
             )
         if self.precision not in _ONNX_FILES:
             raise InputError(f"precision {self.precision!r}: the onnx backend has fp32 and int8; {self.precision} is for backend='torch'")
-        name = _ONNX_FILES[self.precision]
+        name = _ONNX_FILES[self.precision].format(self._tower)
         if name not in self._bundle:
             raise InputError(f"{self._bundle.path}: the bundle has no {self.precision} graph ({name}); export it again with that variant")
         return OnnxBackend(partial(self._bundle.read_model, name), self._bundle.path / name, threads, device)
@@ -217,6 +232,20 @@ class Encoder:
         _check_choice("kind", kind, ("document", "query"))
         columns = self._check_dim(dim)
         rows = check_texts(texts)
+        if kind == "query" and (self._query is not None or self._map is not None):
+            return self._encode_queries(rows, columns, progress)
+        return self._encode(rows, kind, columns, progress)
+
+    def _encode_queries(self, rows: list[str], columns: int, progress: bool) -> FloatArray:
+        """Through the bundle's query side: its own tower, its map, or one after the other."""
+        tower = self._query or self
+        vectors = tower._encode(rows, "query", self._spec.dim, progress)
+        self._local.truncated = tower.truncated
+        if self._map is not None:
+            vectors = mapped(vectors, self._map)
+        return vectors if columns == self._spec.dim and self._spec.normalize else unit_rows(vectors[:, :columns])
+
+    def _encode(self, rows: list[str], kind: Kind, columns: int, progress: bool) -> FloatArray:
         whole = self._native or self._packed
         if whole is not None:
             vectors, self._local.truncated = whole.encode(rows, self._spec.prompts[kind], self._tokenizer, progress=progress)
@@ -228,7 +257,7 @@ class Encoder:
             )  # fmt: skip
         if columns == self._spec.dim and self._spec.normalize:
             return vectors
-        return _unit_rows(vectors[:, :columns])
+        return unit_rows(vectors[:, :columns])
 
     def queries(self, texts: str | Iterable[str]) -> FloatArray | _core.TextQueries:
         """Query texts for the ``search`` of an index, which `nearfield.Searcher` hands over.
@@ -242,8 +271,9 @@ class Encoder:
         """
         self._check_open()
         rows = check_texts(texts)
-        if self._native is not None and self._spec.normalize:
-            found = self._native.queries(rows, self._spec.prompts["query"], self._tokenizer)
+        native = self._query._native if self._query is not None else self._native
+        if native is not None and self._spec.normalize and self._map is None:
+            found = native.queries(rows, self._spec.prompts["query"], self._tokenizer)
             if found is not None:
                 return found
         return self.encode(rows, kind="query")
@@ -257,6 +287,8 @@ class Encoder:
         if self._packed is not None:
             self._packed.warmup()
         self.encode(["warm up", "warm up " * self._spec.max_tokens])
+        if self._query is not None:
+            self._query.warmup()
 
     def self_check(self, tolerance: float | None = None) -> float:
         """Compares the vectors of the bundle's golden texts with those stored when it was made.
@@ -274,8 +306,10 @@ class Encoder:
         if self._bundle is None:
             raise InputError(f"{self._folder}: a model folder has no golden vectors; self_check is for bundles")
         texts, stored = self._bundle.golden()
-        found = self.encode(texts)
-        difference = float(np.abs(found - _unit_rows(stored)).max(initial=0.0))
+        difference = float(np.abs(self.encode(texts) - unit_rows(stored)).max(initial=0.0))
+        if self._query is not None or self._map is not None:
+            texts, stored = self._bundle.golden("golden-query.npz")
+            difference = max(difference, float(np.abs(self.encode(texts, kind="query") - unit_rows(stored)).max(initial=0.0)))
         limit = tolerance if tolerance is not None else _FP32_TOLERANCE if self.precision == "fp32" else float("inf")
         if not difference <= limit:  # NaN fails too
             raise FormatError(
@@ -293,7 +327,7 @@ class Encoder:
         Calls that run in other threads meanwhile return their vectors or raise that InputError.
         """
         self._closed = True
-        for part in (self._native, self._packed, self._forward):
+        for part in (self._native, self._packed, self._forward, self._query):
             if part is not None:
                 part.close()
 
@@ -336,24 +370,14 @@ def _check_device(backend: str, precision: str, on_cpu: bool, device: str) -> No
         raise InputError(f"precision 'int8' is for CPUs; on device {device!r} fp16, bf16 or fp32 expected")
 
 
-def _bundle_spec(bundle: Bundle) -> ModelSpec:
-    spec = read_spec(bundle.path / "model")
-    prompts = {"query": "", "document": ""} | bundle.prompts
-    stated = ModelSpec(bundle.dim, bundle.max_tokens, spec.pooling, bundle.normalize, prompts)
-    if bundle.pooling != spec.pooling or stated != spec:
-        raise FormatError(f"{bundle.path}: the manifest and model/ disagree ({stated} and {spec}); export the bundle again")
-    return spec
+class _QueryTower(Encoder):
+    """The second tower of a bundle that is open already."""
 
+    _tower = "query"
 
-def _is_batch_invariant(bundle: Bundle | None) -> bool:
-    """Whether the int8 graph was measured to give a text the same vector in any batch; bundles that do not say so count as not."""
-    found: Any = bundle.manifest.get("graphs") if bundle else None
-    for key in ("model.int8.onnx", "quantization", "batch_invariant"):
-        found = found.get(key) if isinstance(found, dict) else None
-    return found is True
+    def __init__(self, bundle: Bundle, backend: BackendName, precision: PrecisionName, threads: int | None, *, device: str) -> None:
+        self._given = bundle
+        super().__init__(bundle.path, backend, precision, threads, device=device)
 
-
-def _unit_rows(vectors: FloatArray) -> FloatArray:
-    """Rows divided by their Euclidean norm; a zero row stays zero."""
-    norms = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
-    return (vectors / np.where(norms == 0, 1.0, norms)).astype(np.float32)
+    def _find_bundle(self, path: str | Path | None) -> Bundle | None:
+        return self._given

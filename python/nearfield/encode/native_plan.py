@@ -6,7 +6,7 @@ from 0.9988 to 0.9993. So export measures them one by one, and the bundle's mani
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,7 @@ def choose(linears: int, cosine: Callable[[list[str]], float]) -> list[str]:
     return plan
 
 
-def stated_plan(manifest: dict[str, Any], where: Path) -> list[str] | None:
+def stated_plan(manifest: Mapping[str, Any], where: Path) -> list[str] | None:
     """The plan that a bundle's manifest states, None where it states none.
 
     Raises:

@@ -35,6 +35,7 @@ def model_card(manifest: Mapping[str, Any]) -> str:
         "```",
         "",
     ]
+    lines += _query_side(manifest.get("query"))
     lines += ["## Measured", "", *_parity(manifest.get("parity") or {}), *_verdict(manifest), ""]
     return "\n".join(lines)
 
@@ -55,6 +56,17 @@ def _parity(parity: Mapping[str, Any]) -> list[str]:
         else:
             lines.append("- The retrieval loss of int8 was not measured: the export was given no data.")
     return lines
+
+
+def _query_side(query: Mapping[str, Any] | None) -> list[str]:
+    if not query:
+        return []
+    said = ['Queries have a side of their own here, which `nf.Encoder` applies for `kind="query"`; documents have the base\'s vectors.']
+    if query["tower"]:
+        said.append("In sentence-transformers load `query/` for queries and `model/` for documents.")
+    if query["map"]:
+        said.append("`query-map.npz` holds a matrix A: a query's unit vector q becomes the unit form of q + q A.")
+    return [" ".join(said), ""]
 
 
 def _verdict(manifest: Mapping[str, Any]) -> list[str]:

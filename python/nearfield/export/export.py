@@ -3,36 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import platform
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import numpy as np
-
 from nearfield.bundle import Bundle
 from nearfield.config import ExportConfig
 from nearfield.encode.fingerprint import space_fingerprint
-from nearfield.encode.spec import read_spec, weights_folder
+from nearfield.encode.spec import read_spec
 from nearfield.errors import InputError, MissingExtraError
 from nearfield.export.card import model_card
+from nearfield.export.copy import copy_model
 from nearfield.export.writer import BundleWriter
 from nearfield.progress import progress as show_progress
+from nearfield.types import FloatArray
 
 if TYPE_CHECKING:
     from nearfield.data.dataset import Dataset
-    from nearfield.encode.tower import Tower
 
 # Enough texts for a stable mean cosine (its spread over texts is about 0.003), few enough for seconds.
 MEASURED_TEXTS = 64
-GOLDEN_TEXTS = 8
-# A golden text is checked at load; a long one would only make that slow.
-GOLDEN_CHARACTERS = 2_000
 _STEPS = 2
 _VERSIONS = ("torch", "transformers", "onnx", "onnxruntime", "tokenizers", "numpy")
 _OPTIMUM = ("optimum", "optimum-onnx")
@@ -81,6 +75,8 @@ def export_bundle(
     progress: bool = True,
     settings: ExportConfig | None = None,
     exporter: ExporterName = "auto",
+    query_model: str | Path | None = None,
+    query_map: FloatArray | None = None,
 ) -> Bundle:
     """Makes a bundle of a model folder. all-MiniLM-L6-v2 takes about 30 s on 2 cores without ``parity_data``.
 
@@ -99,6 +95,9 @@ def export_bundle(
             where a model is only compared with.
         exporter: ``"own"``, ``"optimum"`` (``nearfield[optimum]``, in an environment of its own), or ``"auto"`` (default): Optimum's only
             where ours gives no graph within 1e-5 of torch. The manifest says which one made the graph.
+        query_model: another model folder with the same dimensions, lengths and prompts, which encodes queries alone; the bundle's
+            fingerprint is that of ``model``, whose document vectors stay what they are.
+        query_map: float32 ``(dim, dim)``: a query's unit vector q becomes q + q A, after either model.
 
     Returns:
         the opened bundle. Its fp32 graph passed; ``manifest["parity"]["int8"]["passed"]`` may be False (or None: unmeasured); the int8
@@ -117,6 +116,7 @@ def export_bundle(
     from nearfield.export.int8 import NAME, make_int8
     from nearfield.export.onnx_graph import count_nodes
     from nearfield.export.optimum import check_optimum
+    from nearfield.export.query import native_plan, query_side, write_golden
 
     if exporter == "optimum":
         check_optimum()
@@ -129,12 +129,12 @@ def export_bundle(
     kept = given[:MEASURED_TEXTS]
     with BundleWriter(out) as writer:
         with show_progress(f"exporting {source.base}", _STEPS, enabled=progress) as bar:
-            _copy_model(folder, writer.folder / "model")
+            copy_model(folder, writer.folder / "model")
             # What is shipped is what is measured: from here on only the copy is read.
             tower = Tower.load(writer.folder / "model")
             tower.folder = folder  # errors name what the caller gave
             bar.advance(note="model copied")
-            golden = _write_golden(tower, kept, writer.folder / "golden.npz")
+            golden = write_golden(tower, kept, writer.folder / "golden.npz")
             onnx_folder = writer.folder / "onnx"
             onnx_folder.mkdir()
             fp32 = write_fp32(tower, kept, onnx_folder, exporter)
@@ -147,9 +147,14 @@ def export_bundle(
                 tower, onnx_folder, kept, settings, all_texts=given, data=parity_data, progress=progress
             )  # fmt: skip
             graphs[NAME], parity["int8"] = {**graphs["model.onnx"], **made.graph}, made.parity
-        native = _native_plan(tower, writer.folder / "model", kept) if settings.int8 != "none" else {}
+        native = native_plan(tower, writer.folder / "model", kept) if settings.int8 != "none" else {}
+        side = query_side(
+            tower, writer.folder, query_model, query_map, kept, settings, all_texts=given, data=parity_data, exporter=exporter,
+            progress=progress,
+        )  # fmt: skip
         fields = {
             **native,
+            **side,
             "kind": "encoder",
             "fingerprint": space_fingerprint(writer.folder / "model", spec),
             "dim": spec.dim,
@@ -175,19 +180,6 @@ def export_bundle(
         return writer.finish(fields)
 
 
-def _native_plan(tower: Tower, folder: Path, texts: Sequence[str]) -> dict[str, Any]:
-    """What the native encoder's int8 keeps in bf16, for the manifest; nothing for a model or on a CPU where that cannot be said."""
-    from nearfield.encode.native_plan import can_measure, measure_plan
-    from nearfield.encode.shape import UnsupportedModelError
-
-    if not can_measure():
-        return {}
-    try:
-        return {"native": measure_plan(folder, tower.spec, tower.tokenizer(list(texts)).ids)}
-    except UnsupportedModelError:
-        return {}
-
-
 def _versions(graphs: Mapping[str, Any]) -> dict[str, str]:
     names = [*_VERSIONS, *(_OPTIMUM if graphs["model.onnx"]["exporter"] == "optimum" else ())]
     return {"python": platform.python_version(), **{name: metadata.version(name) for name in names}}
@@ -209,53 +201,3 @@ def _require_extras() -> None:
             metadata.version(name)
         except metadata.PackageNotFoundError:
             raise MissingExtraError("exporting a model", "train", name) from None
-
-
-def _copy_model(source: Path, target: Path) -> None:
-    """Copies what the model needs, links resolved; a folder in another layout or precision is written anew in ours.
-
-    Weights are copied byte for byte where they already are one float32 file beside a sentence-transformers layout, so that the bundle
-    has the fingerprint of the folder it was made from.
-    """
-    from nearfield.encode.tower import Tower
-
-    if not (source / "modules.json").is_file() or weights_folder(source) != source or not _is_float32(source / "model.safetensors"):
-        Tower.load(source).save(target)
-        return
-    target.mkdir()
-    for name in _MODEL_FILES:
-        if (source / name).is_file():
-            shutil.copyfile(source / name, target / name)
-    for module in json.loads((source / "modules.json").read_text(encoding="utf-8"))[1:]:
-        inner = target / module["path"]
-        inner.mkdir(parents=True, exist_ok=True)
-        if (source / module["path"] / "config.json").is_file():
-            shutil.copyfile(source / module["path"] / "config.json", inner / "config.json")
-
-
-_MODEL_FILES = (
-    "config.json", "model.safetensors", "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", "tokenizer.json",
-    "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt",
-    "sentencepiece.bpe.model", "spiece.model", "tokenizer.model",
-)  # fmt: skip
-
-
-def _is_float32(path: Path) -> bool:
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        return False
-    try:
-        with safe_open(str(path), framework="np") as tensors:
-            # Integer buffers such as position ids may stay as they are.
-            return all(tensors.get_slice(name).get_dtype() in ("F32", "I64", "I32", "BOOL") for name in tensors.keys())  # noqa: SIM118
-    except SafetensorError as error:
-        raise InputError(f"{path}: not readable as safetensors ({error})") from None
-
-
-def _write_golden(tower: Tower, texts: Sequence[str], path: Path) -> dict[str, int]:
-    golden = [text[:GOLDEN_CHARACTERS] for text in texts[:GOLDEN_TEXTS]]
-    buffer = io.BytesIO()
-    np.savez(buffer, texts=np.array(golden), vectors=tower.encode(golden))
-    path.write_bytes(buffer.getvalue())
-    return {"texts": len(golden)}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nearfield.config import ExportConfig
+from nearfield.encode.batches import Forward
 from nearfield.encode.tower import Tower
 from nearfield.export.calibrate import activation_ranges, calibration_texts
 from nearfield.export.gate import sentence, settle
@@ -45,7 +46,7 @@ class Int8Graph:
 
 def make_int8(
     tower: Tower, folder: Path, texts: Sequence[str], settings: ExportConfig, *, all_texts: Sequence[str], data: Dataset | None,
-    progress: bool = False,
+    corpus: tuple[Tower, Forward] | None = None, progress: bool = False,
 ) -> Int8Graph:  # fmt: skip
     """Writes ``folder/model.int8.onnx`` from ``folder/model.onnx`` and measures it.
 
@@ -55,6 +56,7 @@ def make_int8(
         settings: the method, anything but "none", and the limits of the gate.
         all_texts: what a static method is calibrated on where there are no data.
         data: with a dev or test split: the gate measures on it. None leaves the gate out.
+        corpus: for a tower of queries: the tower and the fp32 graph of the documents.
     """
     maker = _Maker(tower, folder, texts, settings, all_texts, data)
     try:
@@ -62,7 +64,7 @@ def make_int8(
             keep: tuple[str, ...] = ()
             parity: dict[str, Any] = {"passed": None}
         else:
-            keep, parity = maker.gate(data, progress)
+            keep, parity = maker.gate(data, corpus, progress)
         return maker.finish(keep, parity)
     finally:
         maker.clean()
@@ -85,12 +87,13 @@ class _Maker:
         if settings.int8 == "static":
             self.ranges = activation_ranges(self.fp32, tower, calibration_texts(data, all_texts))
 
-    def gate(self, data: Dataset, progress: bool) -> tuple[tuple[str, ...], dict[str, Any]]:
+    def gate(self, data: Dataset, corpus: tuple[Tower, Forward] | None, progress: bool) -> tuple[tuple[str, ...], dict[str, Any]]:
         """Returns the products (and perhaps ``EMBEDDINGS``) that stay in float32, and what the manifest says of retrieval."""
         settings = self.settings
         loss = RetrievalLoss(
-            self.tower, GraphRunner(self.fp32), data, queries=settings.int8_queries, documents=settings.int8_documents, progress=progress
-        )
+            self.tower, GraphRunner(self.fp32), data, queries=settings.int8_queries, documents=settings.int8_documents, corpus=corpus,
+            progress=progress,
+        )  # fmt: skip
         found = settle(
             lambda keep: loss.of(GraphRunner(self._write(keep))),
             lambda: worst_first(self.parts, lambda keep: self._cosine(self._write(keep), SENSITIVITY_TEXTS)),

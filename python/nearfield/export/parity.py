@@ -90,20 +90,23 @@ class RetrievalLoss:
         queries: most queries taken.
         documents: size of the sub-corpus: the relevant documents of these queries, and random others up to this number.
         seed: which ones.
+        corpus: another tower and its fp32 graph, which encodes the documents once and for all: what is measured is a tower of queries.
 
     Raises:
         InputError: the dataset has judgements in neither split.
     """
 
     def __init__(
-        self, tower: Tower, fp32: Forward, data: Dataset, *, queries: int, documents: int, seed: int = 0, progress: bool = False
-    ) -> None:
+        self, tower: Tower, fp32: Forward, data: Dataset, *, queries: int, documents: int, seed: int = 0,
+        corpus: tuple[Tower, Forward] | None = None, progress: bool = False,
+    ) -> None:  # fmt: skip
         self.split, self._query_ids, self._doc_ids = _sample(data, queries, documents, seed)
         text_of_doc = dict(zip(data.doc_ids, data.doc_texts, strict=True))
         text_of_query = dict(zip(data.query_ids, data.query_texts, strict=True))
         self._documents = [text_of_doc[i] for i in self._doc_ids]
         self._queries = [text_of_query[i] for i in self._query_ids]
         self._tower, self._qrels, self._progress = tower, data.qrels[self.split], progress
+        self._rows = None if corpus is None else encode(*corpus, self._documents, progress=progress)
         self._before = self._ndcg(fp32)
 
     def of(self, graph: Forward) -> dict[str, Any]:
@@ -128,7 +131,7 @@ class RetrievalLoss:
         }
 
     def _ndcg(self, graph: Forward) -> npt.NDArray[np.float64]:
-        rows = encode(self._tower, graph, self._documents, progress=self._progress)
+        rows = encode(self._tower, graph, self._documents, progress=self._progress) if self._rows is None else self._rows
         asked = encode(self._tower, graph, self._queries, kind="query")
         ranked = [[self._doc_ids[place] for place in row] for row in _top(asked @ rows.T)]
         values = score_run(self._query_ids, ranked, self._qrels, k=_DEPTH, depth=_DEPTH).values[f"ndcg@{_DEPTH}"]

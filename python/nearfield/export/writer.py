@@ -19,6 +19,10 @@ from nearfield.files import building, is_partial, put_in_place, sync_folder, who
 
 # Files a bundle may carry besides the model: a bundle may hold them unlisted after an interrupted update.
 _OWN_EXTRAS = {"README.md", "run.json", "report.html", "golden.npz"}
+# What describes the format and the model.
+_FIXED = {
+    *("format", "format_version", "kind", "fingerprint", "dim", "max_tokens", "pooling", "normalize", "prompts", "files", "query"),
+}
 
 
 class BundleWriter:
@@ -46,7 +50,8 @@ class BundleWriter:
 
     def finish(self, fields: Mapping[str, Any]) -> Bundle:
         """Hashes and syncs every file, writes the manifest last, moves the folder to ``out`` and opens it."""
-        manifest: dict[str, Any] = {"format": FORMAT, "format_version": FORMAT_VERSION, "nearfield": __version__, **fields}
+        version = FORMAT_VERSION if fields.get("query") is not None else 1
+        manifest: dict[str, Any] = {"format": FORMAT, "format_version": version, "nearfield": __version__, **fields}
         manifest["files"] = {name: _describe(self.folder / name) for name in _names(self.folder) if name != MANIFEST}
         _write_manifest(self.folder, manifest)
         for folder, _, _ in os.walk(self.folder):
@@ -80,9 +85,7 @@ def update(bundle: Bundle, *, files: Mapping[str, bytes] | None = None, **fields
     Raises:
         InputError: a field or file that must not change.
     """
-    fixed = {"format", "format_version", "kind", "fingerprint", "dim", "max_tokens", "pooling", "normalize", "prompts", "files"} & set(
-        fields
-    )
+    fixed = _FIXED & set(fields)
     contents = dict(files or {})
     if fixed or not set(contents) <= _OWN_EXTRAS:
         raise InputError(f"{bundle.path}: {sorted(fixed) or sorted(set(contents) - _OWN_EXTRAS)} cannot be changed in a finished bundle")

@@ -24,6 +24,7 @@ class Batch:
         relevant: ``(B, C)`` bool, True where the document is relevant to the pair's query.
         candidates: ``(B, 1 + m)`` int64, places of the pair's document and of its own negatives; -1 where there are fewer.
         teacher: float32 of the same shape, the teacher's scores of these; NaN where there is none.
+        query_rows, document_rows: which rows of the training pairs' texts ``queries`` and ``documents`` are.
     """
 
     queries: list[TokenIds]
@@ -33,6 +34,8 @@ class Batch:
     relevant: BoolArray
     candidates: IntArray
     teacher: FloatArray
+    query_rows: IntArray
+    document_rows: IntArray
 
     def __len__(self) -> int:
         return len(self.target)
@@ -85,7 +88,10 @@ class Batches:
                 candidates[i, j] = places[row]
                 teacher[i, j] = self.pairs.teacher.get((query_row, row), np.nan)
         queries, documents = [self.pairs.queries[row] for row in query_rows], [self.pairs.documents[row] for row in places]
-        return Batch(queries, documents, query_of.reshape(-1).astype(np.int64), target, relevant, candidates, teacher)
+        return Batch(
+            queries, documents, query_of.reshape(-1).astype(np.int64), target, relevant, candidates, teacher, query_rows,
+            np.fromiter(places, np.int64, len(places)),
+        )  # fmt: skip
 
 
 def _rotating(rows: Sequence[int], count: int, epoch: int) -> list[int]:

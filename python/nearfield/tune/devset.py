@@ -29,6 +29,7 @@ class DevSet:
         query_ids: ids of the chosen queries; ``queries`` their token ids.
         doc_ids: ids of the chosen documents; ``documents`` their token ids.
         qrels: judgements of the chosen queries.
+        fixed: the documents' vectors where training leaves them alone (``nearfield.tune.queryside``); None: they are encoded every time.
     """
 
     query_ids: list[str]
@@ -36,6 +37,11 @@ class DevSet:
     doc_ids: list[str]
     documents: list[TokenIds]
     qrels: Qrels
+    fixed: FloatArray | None = None
+
+    def tokens(self) -> int:
+        """How many tokens a score encodes."""
+        return sum(map(len, self.queries)) + (0 if self.fixed is not None else sum(map(len, self.documents)))
 
     def values(self, queries: FloatArray, documents: FloatArray) -> FloatArray:
         """Returns nDCG@10 (0 to 1) of each query, ranked by inner product, in the order of ``query_ids``.

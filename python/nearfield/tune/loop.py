@@ -22,7 +22,9 @@ from nearfield.tune.embed import cached_step, embed, vectors_of
 from nearfield.tune.events import Events, Nobody
 from nearfield.tune.evidence import surely_worse
 from nearfield.tune.interrupts import finish_first
+from nearfield.tune.losses import drift
 from nearfield.tune.objective import step_loss
+from nearfield.tune.queryside import FixedDocuments
 from nearfield.tune.schedule import evaluation_steps, rate_at
 from nearfield.tune.watch import Seen, Watch, hold
 from nearfield.types import FloatArray
@@ -74,6 +76,7 @@ class Trainer:
         reference: the base, for ``config.anchor``.
         limit: seconds of training and scoring, over all sessions of a resumed run; None: until the steps are done.
         clock: what measures them.
+        fixed: the documents' vectors, where queries alone are trained.
     """
 
     def __init__(
@@ -89,9 +92,10 @@ class Trainer:
         reference: Tower | None = None,
         limit: float | None = None,
         clock: Clock = time.monotonic,
+        fixed: FixedDocuments | None = None,
     ) -> None:
         self.tower, self.batches, self.dev, self.config, self.store, self.dtype = tower, batches, dev, config, store, dtype
-        self.reference, self.limit, self.clock, self._place = reference, limit, clock, 0.0
+        self.reference, self.limit, self.clock, self._place, self.fixed = reference, limit, clock, 0.0, fixed
         self.parameters = {name: p for name, p in tower.model.named_parameters() if p.requires_grad}
         self.optimizer = make_optimizer(self.parameters, config)
         self.watch = Watch(tower.device)
@@ -197,13 +201,19 @@ class Trainer:
     def _backward(self, batch: Batch) -> torch.Tensor:
         """Adds the step's gradient and returns its loss."""
         texts, rows, dtype = batch.queries + batch.documents, self.config.chunk_rows, self.dtype
+        fixed = self.fixed
+        if fixed is not None:
+            texts, batch = batch.queries, fixed.against(batch)
         held = None
         if self.config.anchor and self.reference is not None:
             with torch.no_grad():
                 held = embed(self.reference, texts, chunk_rows=rows, dtype=dtype)
 
         def loss_of(vectors: torch.Tensor) -> torch.Tensor:
-            return step_loss(vectors, batch, self.config, held)
+            if fixed is None:
+                return step_loss(vectors, batch, self.config, held)
+            loss = step_loss(torch.cat([vectors, fixed.table]), batch, self.config)
+            return loss if held is None else loss + self.config.anchor * drift(vectors, held)
 
         if self.config.gradcache:
             return cached_step(self.tower, texts, loss_of, chunk_rows=rows, dtype=dtype)
@@ -283,6 +293,8 @@ def encode_devset(tower: Tower, dev: DevSet, config: TuneConfig, dtype: str, bar
         # Twice the rows of training: nothing is kept for a backward pass, and longer matrices run a little faster.
         rows = 2 * config.chunk_rows
         queries = vectors_of(tower, dev.queries, chunk_rows=rows, dtype=dtype, bar=bar)
+        if dev.fixed is not None:
+            return queries, dev.fixed
         return queries, vectors_of(tower, dev.documents, chunk_rows=rows, dtype=dtype, bar=bar)
     finally:
         tower.train(training)

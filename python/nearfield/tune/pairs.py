@@ -29,6 +29,7 @@ class TrainingPairs:
         relevant: for each query row all document rows judged relevant in training, whether or not their pair was kept.
         negatives: for each query row the document rows labelled as negatives, relevant ones left out.
         available: pairs that could be used, of which ``config.max_pairs`` were.
+        document_ids: for each document row the id of a document with that text.
         teacher: scores by (query row, document row), of the pairs and of the negatives; empty without a teacher.
     """
 
@@ -39,6 +40,7 @@ class TrainingPairs:
     negatives: list[tuple[int, ...]]
     available: int = 0
     teacher: Mapping[tuple[int, int], float] = field(default_factory=dict)
+    document_ids: list[str] = field(default_factory=list)
 
 
 def training_pairs(dataset: Dataset, config: TuneConfig, *, query_ids_of: Tokenize, doc_ids_of: Tokenize) -> TrainingPairs:
@@ -83,8 +85,9 @@ def training_pairs(dataset: Dataset, config: TuneConfig, *, query_ids_of: Tokeni
             "joined: at least two different documents are needed, for each is the other's negative"
         )
     return TrainingPairs(
-        queries, documents, pairs, [frozenset(rows) for rows in relevant], [tuple(rows) for rows in negatives], len(judged)
-    )
+        queries, documents, pairs, [frozenset(rows) for rows in relevant], [tuple(rows) for rows in negatives], len(judged),
+        document_ids=[name for _, name in sorted({row: name for name, row in reversed(doc_row.items())}.items())],
+    )  # fmt: skip
 
 
 def _choose(judged: list[tuple[str, str]], config: TuneConfig) -> list[tuple[str, str]]:

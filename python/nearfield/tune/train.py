@@ -35,7 +35,9 @@ from nearfield.tune.pairs import TokenIds, Tokenize, training_pairs
 from nearfield.tune.pieces import STEPS, tune_on_pieces
 from nearfield.tune.precision import choose_device, choose_dtype
 from nearfield.tune.prepare import prepared
+from nearfield.tune.queryside import FixedDocuments, check_query_only, vectors_by_id, with_fixed
 from nearfield.tune.sizing import Speed, measured
+from nearfield.types import FloatArray
 
 # Options that act after training, or on nothing it computes: a run may be resumed with others.
 AFTERWARDS = (
@@ -53,7 +55,7 @@ class TrainResult:
     """What a run made.
 
     Attributes:
-        model: a sentence-transformers folder with the chosen weights.
+        model: a sentence-transformers folder with the chosen weights; with ``query_only`` they are for queries alone.
         alpha: the share of the tuned weights in them: 0 is the base, 1 the tuned model.
         pieces: the share of what pieces change in those tuned weights (``nearfield.tune.pieces``).
         history: in order, an entry per dev score (kind "train": step, mean loss since the last, dev_ndcg, seconds) and per measured merge
@@ -100,6 +102,7 @@ def train(
     progress: bool = True,
     clock: Clock = time.monotonic,
     events: Path | None = None,
+    documents: FloatArray | None = None,
 ) -> TrainResult:
     """Tunes ``base`` on the ``train`` split and returns the weights that do best on ``dev`` without losing more than allowed on the guard.
 
@@ -116,6 +119,8 @@ def train(
         about: kept with the checkpoints, for a resumed run to compare with.
         progress: shows a bar on stderr.
         clock: what measures the run and its budget.
+        documents: with ``config.query_only``: the documents' vectors, ``(documents, dim)`` in the order of ``dataset.doc_ids``, as the base
+            makes them; None encodes those that are needed.
         events: a folder for TensorBoard's event files: loss, gradient norm and learning rate by step, dev scores; None writes none.
 
     Raises:
@@ -123,10 +128,11 @@ def train(
         KeyboardInterrupt: Ctrl-C; a checkpoint was saved first.
     """
     base, work = Path(base), Path(work)
+    config = check_query_only(config) if config.query_only else config
     budget = None if config.budget_seconds is None else Budget(config.budget_seconds, clock)
     device = choose_device(config.device)
     dtype, reason = choose_dtype(config.dtype, device)
-    query_ids_of, doc_ids_of = _tokenizers(base, config)
+    query_ids_of, doc_ids_of = tokenizers(base, config)
     pairs = training_pairs(dataset, config, query_ids_of=query_ids_of, doc_ids_of=doc_ids_of)
     options = {name: value for name, value in config.to_dict().items() if name not in AFTERWARDS}
     identity = {"config": options, "data": dataset.fingerprint, "base": fingerprint_of(base), "dtype": dtype, "device": device}
@@ -143,16 +149,23 @@ def train(
         _set_dropout(tower, config.dropout)
         freeze_lowest(tower.model, config.frozen_layers)
         batches = Batches(pairs, config)
+        fixed = None
+        if config.query_only:
+            known = vectors_by_id(dataset, tower, documents, config, dtype=dtype, progress=progress)
+            dev, fixed = with_fixed(dev, known), FixedDocuments(pairs, known, config, tower.device)
+            if guard_dev is not None and guard is not None:
+                guard_dev = with_fixed(guard_dev, vectors_by_id(guard, tower, None, config, dtype=dtype, progress=progress))
         limit = None
         if budget is not None:
-            scored = [0 if part is None else sum(map(len, part.queries + part.documents)) for part in (dev, guard_dev)]
+            scored = [0 if part is None else part.tokens() for part in (dev, guard_dev)]
             limit = budget.left() - reserve(
                 config, tokens_per_second=speed.tokens, dev_tokens=scored[0], guard_tokens=scored[1], piece_seconds=speed.pieces
             )
         reference = _load(base, device, dtype).requires_grad_(False) if config.anchor else None
         trainer = Trainer(
-            tower, batches, dev, sizes, store, dtype=dtype, resume=store.open(resume=resume), reference=reference, limit=limit, clock=clock
-        )
+            tower, batches, dev, sizes, store, dtype=dtype, resume=store.open(resume=resume), reference=reference, limit=limit, clock=clock,
+            fixed=fixed,
+        )  # fmt: skip
         # Only what is left: a resumed run's ETA would otherwise count the pairs of the earlier session as done in no time.
         left = len(pairs.pairs) * config.epochs - batches.pairs_before(trainer.state.step)
         with (
@@ -225,7 +238,7 @@ def fingerprint_of(base: Path) -> str:
     return digest.hexdigest()
 
 
-def _tokenizers(base: Path, config: TuneConfig) -> tuple[Tokenize, Tokenize]:
+def tokenizers(base: Path, config: TuneConfig) -> tuple[Tokenize, Tokenize]:
     """Texts to token ids as the tower would make them, but cut to the lengths of training: (queries, documents)."""
     spec, path = read_spec(base), weights_folder(base) / "tokenizer.json"
 
@@ -257,7 +270,7 @@ def _guard_devset(guard: Dataset | None, config: TuneConfig, base: Path) -> tupl
         max_tokens_train=max(limit, config.max_tokens_train),
         max_tokens_query=max(limit, config.max_tokens_query),
     )
-    query_ids_of, doc_ids_of = _tokenizers(base, whole)
+    query_ids_of, doc_ids_of = tokenizers(base, whole)
     return choose_devset(guard, whole, query_ids_of=query_ids_of, doc_ids_of=doc_ids_of), []
 
 

@@ -237,14 +237,14 @@ def _latencies(latencies: Sequence[Latency]) -> Rows:
     return rows
 
 
-def _parity(manifest: Mapping[str, Any]) -> list[str]:
-    """A sentence for each exported graph, from whichever of the usual figures the manifest has."""
+def _parity(manifest: Mapping[str, Any], tower: str = "model", prefix: str = "") -> list[str]:
+    """A sentence for each exported graph, from whichever of the usual figures the manifest has; then those of a query side."""
     lines = []
     graphs = manifest.get("graphs") or {}
     for name, figures in (manifest.get("parity") or {}).items():
         if not isinstance(figures, Mapping):
             continue
-        said = _method((graphs.get(f"model.{name}.onnx") or {}).get("quantization"))
+        said = _method((graphs.get(f"{tower}.{name}.onnx") or {}).get("quantization"))
         if "max_abs_diff" in figures:
             said.append(f"within {_small(figures['max_abs_diff'])} of torch in every component")
         if "mean_cosine" in figures:
@@ -252,7 +252,11 @@ def _parity(manifest: Mapping[str, Any]) -> list[str]:
         said += _loss(name, figures.get("retrieval"))
         if figures.get("note"):
             said.append(str(figures["note"]))
-        lines.append(f"{name}: {'; '.join(said)}." if said else f"{name}: see the details.")
+        lines.append(f"{prefix}{name}: {'; '.join(said)}." if said else f"{prefix}{name}: see the details.")
+    query = manifest.get("query")
+    if isinstance(query, Mapping):
+        lines += _parity(query, "query", "queries, ")
+        lines += ["queries: a matrix is applied to their vectors, in float32."] if query.get("map") else []
     return lines
 
 
