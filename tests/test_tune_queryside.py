@@ -239,13 +239,23 @@ def test_a_manifest_that_says_something_else_is_refused(
         Bundle.open(copy)
 
 
-def test_damaged_query_files_are_refused(bundle: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "name", ["query/model.safetensors", "query/config.json", "onnx/query.onnx", "onnx/query.int8.onnx", "golden-query.npz"]
+)
+@pytest.mark.parametrize("where", [0.0, 0.5, 1.0])
+def test_damaged_or_short_query_files_are_refused(bundle: Path, tmp_path: Path, name: str, where: float) -> None:
     copy = shutil.copytree(bundle, tmp_path / "copy")
-    path = copy / "query" / "model.safetensors"
+    path = copy / name
     data = bytearray(path.read_bytes())
-    data[-5] ^= 1
+    data[int(where * (len(data) - 1))] ^= 1
     path.write_bytes(data)
-    with pytest.raises(FormatError, match=r"query/model\.safetensors: sha256"):
+    with pytest.raises(FormatError, match=name.replace(".", r"\.")):
+        nf.Encoder(copy)
+    path.write_bytes(data[:-3])
+    with pytest.raises(FormatError, match=name.replace(".", r"\.")):
+        Bundle.open(copy, verify=False)
+    path.unlink()
+    with pytest.raises(FormatError, match=name.replace(".", r"\.")):
         nf.Encoder(copy)
 
 
