@@ -21,10 +21,11 @@ from nearfield.evaluate.evaluate import evaluate
 from nearfield.evaluate.report.charts import Line, chart, scale
 from nearfield.evaluate.report.maps import part_counts, pictures
 from nearfield.evaluate.report.page import TEMPLATES, render
+from nearfield.evaluate.report.sizeplot import size_plot
 from nearfield.evaluate.results import EvalReport, change_text, interval_text
 from nearfield.evaluate.significance import Interval
 from nearfield.evaluate.study import latency
-from nearfield.evaluate.study.results import CorpusMap, Mark, Side
+from nearfield.evaluate.study.results import CorpusMap, Mark, Side, Size
 from test_evaluate import make_data
 from test_study import BAD, DATA, GOOD
 
@@ -155,6 +156,10 @@ def test_parts_stand_in_their_order_with_their_figures(page: str, report: EvalRe
     for size in report.study.sizes:
         assert f"{size.bytes:,} bytes" in text_of(section(root, "sizes"))
         assert size.change is None or change_text(size.change) in text_of(section(root, "sizes"))
+    drawn = [one.text for one in section(root, "sizes").iter() if one.tag.rpartition("}")[2] == "title"]
+    assert len(drawn) == len(report.study.sizes)
+    for size in report.study.sizes:
+        assert f"{size.storage}, {size.dim:,} columns, {size.bytes:,} bytes: {size.metric.mean:.3f}" in drawn
     exports = text_of(section(root, "exports"))
     for expected in (
         "within 3.2e-07 of torch",
@@ -399,3 +404,21 @@ def test_eval_writes_the_report(
         assert words in said.err
     assert out.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["my data", "report.html"]
+
+
+def size(dim: int, storage: Any, count: int, mean: float, low: float = float("nan"), high: float = float("nan")) -> Size:
+    return Size(dim, storage, count, 9, Interval(mean, low, high), None)
+
+
+def test_the_plot_of_sizes_places_bytes_by_their_logarithm() -> None:
+    drawn = size_plot([size(64, "int8", 64, 0.5, 0.45, 0.55), size(128, "int8", 256, 0.7), size(64, "1 bit", 16, 0.4)])
+    assert drawn is not None
+    assert [label for _, label in drawn.across] == ["16", "32", "64", "128", "256"]
+    eight, one = drawn.curves
+    assert [point.x for point in eight.points] == [500.0, 1000.0]
+    assert one.points[0].x == 0.0
+    assert one.points[0].y > eight.points[0].y > eight.points[1].y
+    assert eight.points[0].high < eight.points[0].y < eight.points[0].low
+    assert eight.points[1].low == eight.points[1].y == eight.points[1].high
+    assert eight.path == f"M500.0 {eight.points[0].y}L1000.0 {eight.points[1].y}"
+    assert size_plot([size(64, "int8", 64, 0.5)]) is None

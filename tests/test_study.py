@@ -164,17 +164,21 @@ def test_swapped_models_are_worse_in_the_same_slices(report: EvalReport, no_map:
 
 def test_sizes_are_those_of_a_slow_search_over_the_stored_rows(report: EvalReport) -> None:
     assert report.study is not None
-    assert [(s.dim, s.storage) for s in report.study.sizes] == [(d, s) for d in (64, 128, DIM) for s in ("float32", "bfloat16", "int8")]
+    assert [(s.dim, s.storage) for s in report.study.sizes] == [
+        (d, s) for d in (64, 128, DIM) for s in ("float32", "bfloat16", "int8", "1 bit")
+    ]
     rows, asked = GOOD.encode(DATA.doc_texts), GOOD.encode(DATA.query_texts, kind="query")
     judged = [DATA.qrels["test"][query] for query in DATA.query_ids]
     full = [oracle_metrics.ndcg(list(r), j, 10) for r, j in zip(lists(asked, oracles.unit_rows(rows)), judged, strict=True)]
     for size in report.study.sizes:
         stored = oracles.unit_rows(rows[:, : size.dim])
         if size.storage != "float32":
-            index = FlatIndex(size.dim, storage=size.storage)
+            index = FlatIndex(size.dim, storage="int8" if size.storage == "1 bit" else size.storage)
             index.add(rows[:, : size.dim])
             stored = index.get(np.arange(len(rows)))
-        values = [oracle_metrics.ndcg(list(r), j, 10) for r, j in zip(lists(asked[:, : size.dim], stored), judged, strict=True)]
+        signs = np.where(rows[:, : size.dim] > 0, 1.0, -1.0) if size.storage == "1 bit" else None
+        ranked = lists(asked[:, : size.dim], stored, signs)
+        values = [oracle_metrics.ndcg(list(r), j, 10) for r, j in zip(ranked, judged, strict=True)]
         assert size.metric.mean == pytest.approx(np.mean(values), abs=1e-9)
         assert size.queries == len(values)
         if (size.dim, size.storage) == (DIM, "float32"):
@@ -189,9 +193,32 @@ def test_sizes_are_those_of_a_slow_search_over_the_stored_rows(report: EvalRepor
     assert len({size.metric.mean for size in report.study.sizes if size.dim == DIM}) > 1
 
 
-def lists(queries: np.ndarray, stored: np.ndarray) -> list[list[str]]:
-    order = np.argsort(-(queries.astype(np.float64) @ stored.astype(np.float64).T), axis=1, kind="stable")[:, :10]
+def lists(queries: np.ndarray, stored: np.ndarray, signs: np.ndarray | None = None) -> list[list[str]]:
+    """The ten best; with signs, of the hundred best by these."""
+    scores = queries.astype(np.float64) @ stored.astype(np.float64).T
+    if signs is not None:
+        by_sign = np.argsort(-(queries.astype(np.float64) @ signs.T), axis=1, kind="stable")
+        np.put_along_axis(scores, by_sign[:, 100:], -np.inf, axis=1)
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :10]
     return [[DATA.doc_ids[i] for i in row] for row in order]
+
+
+def test_signs_find_candidates_that_int8_rows_put_in_order() -> None:
+    rng = np.random.default_rng(0)
+    rows, queries = rng.normal(size=(300, 48)).astype(np.float32), rng.normal(size=(5, 48)).astype(np.float32)
+    rows[17] = 0
+    names = [f"d{i}" for i in range(300)]
+    index = FlatIndex(48, storage="int8")
+    index.add(rows)
+    found = sizes.by_signs(queries, rows, names, 4)
+    for query, listed in zip(queries.astype(np.float64), found, strict=True):
+        by_sign = sorted(range(300), key=lambda i: (-sum(q if v > 0 else -q for q, v in zip(query, rows[i], strict=True)), i))[:40]
+        stored = index.get(np.array(sorted(by_sign))).astype(np.float64)
+        order = sorted(zip(-(stored @ query), sorted(by_sign), strict=True))
+        assert listed.tolist() == [names[i] for _, i in order[:4]]
+    few = sizes.by_signs(queries, rows[:3], names[:3], 4)
+    assert few.shape == (5, 4)
+    assert [row[3] for row in few] == [None] * 5
 
 
 def test_large_corpora_are_asked_fewer_queries(monkeypatch: pytest.MonkeyPatch, no_map: None) -> None:

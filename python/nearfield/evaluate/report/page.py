@@ -17,6 +17,7 @@ from nearfield.data.dataset import Finding
 from nearfield.errors import MissingExtraError
 from nearfield.evaluate.report.charts import Chart, Line, chart
 from nearfield.evaluate.report.maps import part_counts, pictures
+from nearfield.evaluate.report.sizeplot import size_plot
 from nearfield.evaluate.results import EvalReport, SystemResult, baseline_rows, change_text, interval_text, metric_label, p_text
 from nearfield.evaluate.significance import Interval
 from nearfield.evaluate.study.gather import MAP_MARKS
@@ -71,6 +72,7 @@ def render(
         baseline_notes=_baseline_notes(report),
         slicings=[(slicing, _sliced(slicing, report.k)) for slicing in report.study.slicings] if report.study else [],
         sizes=_sizes(report.study.sizes) if report.study else [],
+        size_plot=size_plot(report.study.sizes) if report.study else None,
         latencies=_latencies(report.study.latencies) if report.study else [],
         parts=part_counts(report.study.map) if report.study and report.study.map else [],
         pictures=pictures(report.study.map) if report.study and report.study.map else [],

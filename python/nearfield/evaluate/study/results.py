@@ -8,6 +8,8 @@ from typing import Literal
 from nearfield.evaluate.significance import Interval, Paired
 from nearfield.types import Storage
 
+# Storages of an index, and what is computed here alone: signs that find candidates, which int8 rows score again.
+Kept = Storage | Literal["1 bit"]
 Word = Literal["better", "worse", "not sure", "too few queries", ""]
 
 
@@ -52,15 +54,15 @@ class Size:
 
     Attributes:
         dim: columns kept; fewer than the model's are its first ones, normalized again.
-        storage: as `nearfield.FlatIndex` takes it.
-        bytes: of one document's stored vector.
+        storage: as `nearfield.FlatIndex` takes it; or ``"1 bit"``: signs in memory find candidates, whose int8 rows on disk score them.
+        bytes: of one document's stored vector; of its signs for ``"1 bit"``.
         queries: how many were asked.
         metric: mean nDCG@k with its 95 % interval.
         change: paired difference to all columns in float32; None for these themselves.
     """
 
     dim: int
-    storage: Storage
+    storage: Kept
     bytes: int
     queries: int
     metric: Interval
