@@ -130,3 +130,12 @@ def test_pieces_are_timed_by_real_steps(tmp_path: Path, tiny_model: Path) -> Non
     assert speed.tokens == sum(map(len, documents[:64]))
     assert all(bool((before[name] == tensor).all()) for name, tensor in tower.model.state_dict().items())
     assert measured(budget, TuneConfig(pieces=0), tower, lambda: Tower.load(tiny_model), "float32", documents, None)[1].pieces == 0
+
+
+def test_a_budget_leaves_dev_whole_where_queries_alone_are_trained(tiny_model: Path) -> None:
+    ticks = iter(np.arange(0.0, 1e6, 100.0))
+    tower, config = Tower.load(tiny_model), TuneConfig(query_only=True, pieces=0)
+    documents = tower.tokenizer(code_book().doc_texts).ids
+    sizes, _ = measured(Budget(60.0, clock=lambda: float(next(ticks))), config, tower, lambda: tower, "float32", documents, plain_texts())
+    assert (sizes.dev_queries, sizes.dev_documents, sizes.eval_every) == (300, 1000, 0.25)
+    assert sizes.guard_documents == 400

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 import nearfield as nf
 from nearfield.bundle import QUERY_MAP, Bundle
+from nearfield.cli import main
 from nearfield.config import ExportConfig, TuneConfig
 from nearfield.data.dataset import Dataset
 from nearfield.encode.bundled import mapped
@@ -257,6 +258,17 @@ def test_damaged_or_short_query_files_are_refused(bundle: Path, tmp_path: Path, 
     path.unlink()
     with pytest.raises(FormatError, match=name.replace(".", r"\.")):
         nf.Encoder(copy)
+
+
+def test_a_bundle_that_is_exported_again_keeps_its_query_side(bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["export", str(bundle), "--out", str(tmp_path / "again"), "--int8", "none", "--quiet"])
+    assert ended.value.code == 0
+    texts = code_book(60, 20).query_texts[:3]
+    with nf.Encoder(bundle, threads=1) as one, nf.Encoder(tmp_path / "again", threads=1) as again:
+        assert one.fingerprint == again.fingerprint
+        np.testing.assert_allclose(again.encode(texts, kind="query"), one.encode(texts, kind="query"), atol=1e-5)
+        np.testing.assert_allclose(again.encode(texts), one.encode(texts), atol=1e-5)
 
 
 def test_a_finished_bundle_keeps_its_query_side(bundle: Path, tmp_path: Path) -> None:

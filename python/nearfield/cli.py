@@ -162,12 +162,13 @@ def export(
     from nearfield.data.split import split
     from nearfield.encode.models import resolve_model
     from nearfield.export.export import export_bundle
+    from nearfield.export.query import query_side_of
 
     dataset = None if data is None else split(read(data, columns=_columns(columns)))
     bundle = export_bundle(
         resolve_model(checkpoint), out, texts=dataset.doc_texts if dataset else None, parity_data=dataset, base=checkpoint, config={},
         data_fingerprint=None, progress=not quiet, settings=ExportConfig(int8=int8),
-        exporter=exporter,
+        exporter=exporter, **query_side_of(checkpoint),
     )  # fmt: skip
     parity, graphs = bundle.manifest["parity"], bundle.manifest["graphs"]
     if note := parity.get("int8", {}).get("note"):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nearfield.bundle import QUERY_MAP
+from nearfield.bundle import QUERY_MAP, Bundle
 from nearfield.config import ExportConfig
 from nearfield.encode.bundled import mapped
 from nearfield.encode.fingerprint import space_fingerprint
@@ -64,6 +64,20 @@ def query_side(
         _write_map(matrix, tower.spec.dim, folder / QUERY_MAP)
     said["golden"] = write_golden(tower, texts, folder / "golden-query.npz", kind="query", matrix=matrix)
     return {"query": said}
+
+
+def query_side_of(checkpoint: str | Path) -> dict[str, Any]:
+    """``query_model`` and ``query_map`` for ``export_bundle`` as a bundle has them, so that exporting it again loses neither; else nothing.
+
+    Raises:
+        FormatError: a damaged bundle.
+    """
+    if not Bundle.is_bundle(checkpoint):
+        return {}
+    bundle = Bundle.open(checkpoint)
+    if bundle.query is None:
+        return {}
+    return {"query_model": bundle.path / "query" if bundle.query["tower"] else None, "query_map": bundle.query_map()}
 
 
 def _graphs(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -57,6 +58,10 @@ def measured(
     tokens = sum(map(len, sample))
     speed = tokens / max(clock() - began, 1e-6)
     sizes = fitted(config, budget, tokens_per_second=speed, dev_tokens=tokens / len(sample), guard_tokens=guard_tokens)
+    if config.query_only:  # a score encodes queries alone, and they are short
+        sizes = dataclasses.replace(
+            sizes, dev_queries=config.dev_queries, dev_documents=config.dev_documents, eval_every=config.eval_every
+        )  # fmt: skip
     return sizes, Speed(speed, _pieces(config, fresh, documents, dtype, clock) if config.pieces else 0.0)
 
 
