@@ -38,6 +38,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "anchor": (0, 100),
     "distill": (0, 1),
     "frozen_layers": (-1, 1000),
+    "lora_rank": (0, 4096),
     "teacher_temperature": (1e-3, 1e3),
     "max_tokens_train": (4, 65536),
     "max_tokens_query": (4, 65536),
@@ -121,6 +122,8 @@ class TuneConfig:
             alone; "none" trains what the other options say. none: a full run has been measured most.
         query_only: trains a second tower for queries; the documents keep the base's vectors, so that an index stays valid
             (``nearfield.tune.queryside``). False: training both sides gains more where documents may be encoded again.
+        lora_rank: trains changes of this rank beside the linear layers' weights, folded into them at the end (``nearfield.tune.lora``),
+            at ten times ``learning_rate``. 0: the weights themselves; a model of 22 M parameters needs no saving of memory.
         frozen_layers: the lowest layers that keep the base's weights, the embeddings with them; 0 freezes the embeddings alone. -1: nothing
             is frozen. Freezing saves the backward pass and the optimizer's state of what is frozen.
         max_tokens_train: documents are cut to this many tokens in training and on the dev sub-corpus. 128: cost grows with length, and
@@ -194,6 +197,7 @@ class TuneConfig:
     gradcache: bool = False
     ladder: Ladder = "none"
     query_only: bool = False
+    lora_rank: int = 0
     frozen_layers: int = -1
     max_tokens_train: int = 128
     max_tokens_query: int = 64

@@ -20,14 +20,16 @@ Clock = Callable[[], float]
 
 # A dev score, and a point of the merge on the guard, may each take this share of the budget: some five of either happen.
 DEV_SHARE, GUARD_SHARE = 0.015, 0.015
-# Below these sizes a sub-corpus says too little; they are kept even where they take more than their share. 200 paired queries see a
-# difference of two points (docs/log.md); 100 let noise of three decide.
+# Below these sizes dev says too little; they are kept even where they take more than its share. 200 paired queries see a difference of two
+# points (docs/log.md); 100 let noise of three decide.
 LEAST_QUERIES, LEAST_DOCUMENTS = 200, 400
+# The guard's: its documents are read at full length, so that twice as many of them took a fifth of three minutes from training.
+LEAST_GUARD_QUERIES, LEAST_GUARD_DOCUMENTS = 100, 200
 # Where the least is more than the share, dev is scored less often: at the beginning, in the middle and at the end.
 SELDOM = 0.5
-# Points of the merge that time is set aside for: base, tuned and one between; more are measured where time is left. With pieces another:
-# tuned without any.
-POINTS, POINTS_WITH_PIECES = 3, 4
+# Points of the merge that time is set aside for: on the guard base, tuned and one between, on dev the one between alone, for the two ends
+# are known there; with pieces one more of both. More are measured where time is left.
+GUARD_POINTS, DEV_POINTS = 3, 1
 
 
 @dataclass
@@ -68,26 +70,26 @@ def fitted(config: TuneConfig, budget: Budget, *, tokens_per_second: float, dev_
 
     >>> small = fitted(TuneConfig(), Budget(60.0), tokens_per_second=10_000, dev_tokens=100, guard_tokens=200)
     >>> small.dev_documents, small.guard_documents, small.eval_every, TuneConfig().dev_documents
-    (400, 400, 0.5, 1000)
+    (400, 200, 0.5, 1000)
     """
 
     def size(limit: int, least: int, share: float, tokens: float) -> int:
         return min(limit, max(least, math.floor(share * budget.seconds * tokens_per_second / max(tokens, 1.0))))
 
     documents = size(config.dev_documents, LEAST_DOCUMENTS, DEV_SHARE, dev_tokens)
-    guarding = size(config.guard_documents, LEAST_DOCUMENTS, GUARD_SHARE, guard_tokens)
+    guarding = size(config.guard_documents, LEAST_GUARD_DOCUMENTS, GUARD_SHARE, guard_tokens)
 
-    def queries(limit: int, of: int, whole: int) -> int:
-        return limit if of >= whole else min(limit, max(LEAST_QUERIES, of // 2))
+    def queries(limit: int, of: int, whole: int, least: int) -> int:
+        return limit if of >= whole else min(limit, max(least, of // 2))
 
     wanted = DEV_SHARE * budget.seconds * tokens_per_second / max(dev_tokens, 1.0)
     return dataclasses.replace(
         config,
         eval_every=max(config.eval_every, SELDOM) if wanted < documents else config.eval_every,
         dev_documents=documents,
-        dev_queries=queries(config.dev_queries, documents, config.dev_documents),
+        dev_queries=queries(config.dev_queries, documents, config.dev_documents, LEAST_QUERIES),
         guard_documents=guarding,
-        guard_queries=queries(config.guard_queries, guarding, config.guard_documents),
+        guard_queries=queries(config.guard_queries, guarding, config.guard_documents, LEAST_GUARD_QUERIES),
     )
 
 
@@ -101,12 +103,12 @@ def reserve(config: TuneConfig, *, tokens_per_second: float, dev_tokens: int, gu
         piece_seconds: what all steps on pieces take together, measured (``nearfield.tune.sizing``).
 
     >>> reserve(TuneConfig(pieces=0), tokens_per_second=1000.0, dev_tokens=500, guard_tokens=1500)
-    6.0
+    5.0
     >>> reserve(TuneConfig(), tokens_per_second=1000.0, dev_tokens=500, guard_tokens=1500, piece_seconds=10.0)
-    18.0
+    17.0
     """
-    points, pieces = (POINTS_WITH_PIECES, piece_seconds) if config.pieces else (POINTS, 0.0)
-    return points * (dev_tokens + guard_tokens) / tokens_per_second + pieces
+    more, pieces = (1, piece_seconds) if config.pieces else (0, 0.0)
+    return ((DEV_POINTS + more) * dev_tokens + (GUARD_POINTS + more) * guard_tokens) / tokens_per_second + pieces
 
 
 def place(step: int, total: int, spent: float, limit: float | None) -> float:

@@ -9,7 +9,7 @@ import torch
 from nearfield.errors import InputError
 
 # "encoder.layer.3.", "layers.3.", "transformer.layer.3.": how the architectures that we know name a layer.
-_LAYER = re.compile(r"(?:^|\.)(?:layer|layers|h|block)\.(\d+)\.")
+LAYER = re.compile(r"(?:^|\.)(?:layer|layers|h|block)\.(\d+)\.")
 
 
 def freeze_lowest(model: torch.nn.Module, layers: int) -> int:
@@ -23,7 +23,7 @@ def freeze_lowest(model: torch.nn.Module, layers: int) -> int:
     """
     if layers < 0:
         return 0
-    numbered = {name: int(found[1]) for name, _ in model.named_parameters() if (found := _LAYER.search(name))}
+    numbered = {name: int(found[1]) for name, _ in model.named_parameters() if (found := LAYER.search(name))}
     count = max(numbered.values(), default=-1) + 1
     if layers >= count:
         raise InputError(f"config: frozen_layers: {layers} given, at most {count - 1} expected, as the model has {count} layers")

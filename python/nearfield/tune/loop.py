@@ -22,6 +22,7 @@ from nearfield.tune.embed import cached_step, embed, vectors_of
 from nearfield.tune.events import Events, Nobody
 from nearfield.tune.evidence import surely_worse
 from nearfield.tune.interrupts import finish_first
+from nearfield.tune.lora import RATE, Lora
 from nearfield.tune.losses import drift
 from nearfield.tune.objective import step_loss
 from nearfield.tune.queryside import FixedDocuments
@@ -77,6 +78,7 @@ class Trainer:
         limit: seconds of training and scoring, over all sessions of a resumed run; None: until the steps are done.
         clock: what measures them.
         fixed: the documents' vectors, where queries alone are trained.
+        lora: attached to the tower, where changes of low rank are trained in place of the weights.
     """
 
     def __init__(
@@ -93,10 +95,12 @@ class Trainer:
         limit: float | None = None,
         clock: Clock = time.monotonic,
         fixed: FixedDocuments | None = None,
+        lora: Lora | None = None,
     ) -> None:
         self.tower, self.batches, self.dev, self.config, self.store, self.dtype = tower, batches, dev, config, store, dtype
         self.reference, self.limit, self.clock, self._place, self.fixed = reference, limit, clock, 0.0, fixed
-        self.parameters = {name: p for name, p in tower.model.named_parameters() if p.requires_grad}
+        self.lora = lora
+        self.parameters = lora.parameters if lora else {name: p for name, p in tower.model.named_parameters() if p.requires_grad}
         self.optimizer = make_optimizer(self.parameters, config)
         self.watch = Watch(tower.device)
         self._loss: float | None = None
@@ -153,7 +157,7 @@ class Trainer:
         rate = rate_at(
             state.step,
             expected_steps(state.step, len(self.batches), self._place),
-            peak=self.config.learning_rate,
+            peak=self.config.learning_rate * (RATE if self.lora else 1),
             warmup_fraction=self.config.warmup_fraction,
             decay=self.config.decay,
         )
@@ -233,7 +237,7 @@ class Trainer:
             if state.step == 0:
                 self.vectors[0] = vectors
             elif self._is_kept(values, score):
-                self.store.save_best(state.step, model_weights(self.tower))
+                self.store.save_best(state.step, self._weights())
                 self.vectors = {step: kept for step, kept in self.vectors.items() if step == 0} | {state.step: vectors}
                 state.best, state.best_step, state.stale = score, state.step, 0
                 state.best_values = [] if self.limit is None else values.tolist()
@@ -271,16 +275,24 @@ class Trainer:
     def _save(self, random: Tensors) -> Any:
         self._settle()
         self.state.seconds, self._started = self._seconds(), self.clock()
+        low: Tensors = {f"lora.{name}": p.detach() for name, p in self.lora.parameters.items()} if self.lora else {}
         folder = self.store.save(
-            model_weights(self.tower), optimizer_tensors(self.optimizer, self.parameters) | random, dataclasses.asdict(self.state)
+            self._weights(), optimizer_tensors(self.optimizer, self.parameters) | random | low, dataclasses.asdict(self.state)
         )
         self._saved = self.clock()
         return folder
 
+    def _weights(self) -> Tensors:
+        """The weights as a model has them, changes of low rank folded in."""
+        return model_weights(self.tower) if self.lora is None else self.lora.merged()
+
     def _take_up(self) -> None:
         weights, tensors, state = self.store.load()
         self.state = RunState(**state)
-        self.tower.model.load_state_dict(weights)
+        if self.lora is None:
+            self.tower.model.load_state_dict(weights)
+        else:
+            self.lora.load({name.removeprefix("lora."): tensors.pop(name) for name in list(tensors) if name.startswith("lora.")})
         _set_random_state({name: tensors.pop(name) for name in list(tensors) if name.startswith("random.")})
         load_optimizer(self.optimizer, self.parameters, tensors)
 

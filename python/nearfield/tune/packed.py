@@ -32,6 +32,8 @@ def can_pack(tower: Tower) -> bool:
     """Whether the tower is a BERT on a GPU: other models keep their padding, and on a CPU padded chunks fit its caches."""
     if tower.device.type != "cuda" or type(tower.model).__name__ != "BertModel":
         return False
+    if any(module._forward_hooks for module in tower.model.modules()):  # LoRA acts in modules that are not called here
+        return False
     try:
         read_shape(weights_folder(tower.folder))
     except (UnsupportedModelError, FormatError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from nearfield.config import TuneConfig
 from nearfield.data.dataset import Dataset
@@ -14,8 +15,8 @@ from nearfield.tune.embed import vectors_of
 from nearfield.tune.pairs import TokenIds
 from nearfield.tune.pieces import STEPS, tune_on_pieces
 
-# Documents that the speed of encoding is measured on: a third of a second on two AVX2 cores.
-PROBE = 64
+# Documents that the speed of encoding is measured on, and how often: the best of three, for whatever disturbs a measurement slows it.
+PROBE, PROBES = 32, 3
 # Steps on pieces that are really made, optimizer and all; the first of a process sets things up and is left out.
 PIECE_STEPS = 3
 
@@ -53,10 +54,13 @@ def measured(
     guard_tokens = sum(map(len, tower.tokenizer(texts).ids)) / max(len(texts), 1)
     sample = list(documents[:PROBE])
     vectors_of(tower, sample, chunk_rows=2 * config.chunk_rows, dtype=dtype)  # the first call of a process sets things up
-    began = clock()
-    vectors_of(tower, sample, chunk_rows=2 * config.chunk_rows, dtype=dtype)
+    times = []
+    for _ in range(PROBES):
+        began = clock()
+        vectors_of(tower, sample, chunk_rows=2 * config.chunk_rows, dtype=dtype)
+        times.append(clock() - began)
     tokens = sum(map(len, sample))
-    speed = tokens / max(clock() - began, 1e-6)
+    speed = tokens / max(min(times), 1e-6)
     sizes = fitted(config, budget, tokens_per_second=speed, dev_tokens=tokens / len(sample), guard_tokens=guard_tokens)
     if config.query_only:  # a score encodes queries alone, and they are short
         sizes = dataclasses.replace(
@@ -74,7 +78,7 @@ def _pieces(config: TuneConfig, fresh: Callable[[], Tower], documents: Sequence[
     loaded = clock()
     ends = _Ends(clock)
     tune_on_pieces(tower, reference, documents, config, dtype=dtype, bar=ends, steps=PIECE_STEPS)
-    return (loaded - began) + STEPS * (ends.times[-1] - ends.times[0]) / (PIECE_STEPS - 1)
+    return (loaded - began) + STEPS * min(later - earlier for earlier, later in pairwise(ends.times))
 
 
 class _Ends:

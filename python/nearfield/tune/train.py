@@ -30,6 +30,7 @@ from nearfield.tune.devset import DevSet, choose_devset
 from nearfield.tune.events import open_events
 from nearfield.tune.freeze import freeze_lowest
 from nearfield.tune.loop import Trainer, model_weights
+from nearfield.tune.lora import Lora
 from nearfield.tune.memory import keep_freed_memory
 from nearfield.tune.pairs import TokenIds, Tokenize, training_pairs
 from nearfield.tune.pieces import STEPS, tune_on_pieces
@@ -129,6 +130,10 @@ def train(
     """
     base, work = Path(base), Path(work)
     config = check_query_only(config) if config.query_only else config
+    if config.lora_rank and config.frozen_layers >= 0:
+        raise InputError(
+            f"config: frozen_layers: {config.frozen_layers} given together with lora_rank, which freezes every weight; -1 expected"
+        )
     budget = None if config.budget_seconds is None else Budget(config.budget_seconds, clock)
     device = choose_device(config.device)
     dtype, reason = choose_dtype(config.dtype, device)
@@ -147,7 +152,9 @@ def train(
         pairs = prepared(pairs, tower, fresh, config, dtype=dtype, progress=progress)
         base_weights = {name: tensor.clone() for name, tensor in model_weights(tower).items()}
         _set_dropout(tower, config.dropout)
-        freeze_lowest(tower.model, config.frozen_layers)
+        lora = Lora(tower.model, config.lora_rank) if config.lora_rank else None
+        if lora is None:
+            freeze_lowest(tower.model, config.frozen_layers)
         batches = Batches(pairs, config)
         fixed = None
         if config.query_only:
@@ -164,7 +171,7 @@ def train(
         reference = _load(base, device, dtype).requires_grad_(False) if config.anchor else None
         trainer = Trainer(
             tower, batches, dev, sizes, store, dtype=dtype, resume=store.open(resume=resume), reference=reference, limit=limit, clock=clock,
-            fixed=fixed,
+            fixed=fixed, lora=lora,
         )  # fmt: skip
         # Only what is left: a resumed run's ETA would otherwise count the pairs of the earlier session as done in no time.
         left = len(pairs.pairs) * config.epochs - batches.pairs_before(trainer.state.step)
@@ -174,6 +181,8 @@ def train(
         ):
             trainer.run(bar)
         tower.eval()
+        if lora is not None:
+            lora.remove()
         began = clock()
         try:
             learn = partial(_changed_by_pieces, base, pairs.documents, config, device, dtype, progress=progress)
