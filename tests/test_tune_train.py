@@ -316,11 +316,11 @@ def test_all_queries_alike_leave_nothing_to_learn_and_nothing_breaks(tmp_path: P
 
 
 def test_prompts_and_lengths_of_the_base_are_used(tmp_path: Path, tiny_model_of: Any) -> None:
-    from nearfield.tune.train import _tokenizers
+    from nearfield.tune.train import tokenizers
 
     base = tiny_model_of(pooling="cls", normalize=False)
     (base / "config_sentence_transformers.json").write_text('{"prompts": {"query": "find ", "document": "the "}}')
-    queries, documents = _tokenizers(base, TuneConfig(max_tokens_query=5, max_tokens_train=500))
+    queries, documents = tokenizers(base, TuneConfig(max_tokens_query=5, max_tokens_train=500))
     tower = Tower.load(base)
     long = "search " * 200
     assert queries(["tree"]) == tower.tokenizer(["find tree"]).ids
