@@ -101,8 +101,8 @@ format: $(VENV)/.dev ## rewrite the Python files in the house style
 bench: $(VENV)/.bench ## the benchmark suite with its peers (ARGS='score --quick' and the like)
 	$(BIN)/python -m benchmarks $(ARGS)
 
-bench-quick: $(VENV)/.dev ## every suite on small data beside the peers that are installed: shows that they work (some minutes)
-	$(BIN)/python -m benchmarks all --quick --out build/benchmarks $(ARGS)
+bench-quick: $(VENV)/.dev ## the default suites on small data beside the peers that are installed: shows that they work (5 minutes; ARGS=all: every suite)
+	$(BIN)/python -m benchmarks --quick --out build/benchmarks $(ARGS)
 
 bench-compare: $(VENV)/.dev ## the working tree beside a commit, in turns: make bench-compare BASE=commit
 	$(BIN)/python -m benchmarks.compare $(or $(BASE),HEAD) $(ARGS)

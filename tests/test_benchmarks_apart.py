@@ -102,3 +102,14 @@ def test_the_other_suites_go_on_and_the_command_fails(
     assert document == results.read(next(tmp_path.glob("*-quick.json")))
     assert "failed: score (its process was ended by signal 11 (SIGSEGV))" in out
     assert "benchmarks: score failed: its process was ended by signal 11" in err
+
+
+def test_compiled_modules_are_kept_where_python_keeps_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONPYCACHEPREFIX", raising=False)
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    assert "PYTHONPYCACHEPREFIX" not in apart.environment(Plan(cache=tmp_path))
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    takes = "import colorsys; return [sample_row(engine=str(colorsys.__cached__), data=str(sys.dont_write_bytecode))]"
+    done = apart.run("score", Plan(cache=tmp_path), process(takes))
+    (row,) = done.rows
+    assert (Path(row.engine).is_relative_to(tmp_path / "pycache"), Path(row.engine).is_file(), row.data) == (True, True, "False")

@@ -129,3 +129,29 @@ def test_short_texts_do_not_depend_on_the_order_in_which_they_are_found() -> Non
 
 def test_the_cache_lies_in_the_repository_by_default() -> None:
     assert Plan().cache == ROOT / "benchmarks" / "cache"
+
+
+def test_a_quick_run_makes_small_pools_that_no_full_run_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(texts, "package_descriptions", list)
+    asked: list[int] = []
+    monkeypatch.setattr(texts, "documentation_sentences", lambda roots, enough: asked.append(enough) or [f"sentence number {enough}"])
+    quick, full = Plan(quick=True, cache=tmp_path), Plan(cache=tmp_path)
+    assert texts.sentences(quick)[0] == [f"sentence number {texts.QUICK_SENTENCES}"]
+    assert texts.sentences(full)[0] == [f"sentence number {texts.ENOUGH_SENTENCES}"]
+    assert texts.sentences(quick)[0] == texts.sentences(full)[0], "the whole pool, where there is one"
+    assert asked == [texts.QUICK_SENTENCES, texts.ENOUGH_SENTENCES]
+    monkeypatch.setattr(
+        "nearfield.data.harvest.harvest", lambda limit, progress: asked.append(limit) or Harvested(["a b c d e f " * 9] * 3)
+    )
+    texts.texts_of_length(quick, 16, 2)
+    assert [path.name for path in sorted(tmp_path.glob("*-quick.json"))] == [
+        "documents-quick.json",
+        "short-texts-quick.json",
+        "texts-16-2-quick.json",
+    ]
+    assert asked[2:] == [texts.QUICK_DOCUMENTS]
+
+
+class Harvested:
+    def __init__(self, doc_texts: list[str]) -> None:
+        self.doc_texts = doc_texts

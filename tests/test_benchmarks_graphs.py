@@ -16,7 +16,7 @@ from benchmark_samples import SAMPLE, needs_core, sample_document, sample_row
 from benchmarks.core import data, peers, plots, results, timing
 from benchmarks.core.plan import Plan, usable_cores
 from benchmarks.core.quality import exact_topk, recall_at_k
-from benchmarks.suites import churn, filter_graphs, graph_peers, graphs, knobs, search
+from benchmarks.suites import churn, filter_graphs, graph_peers, graphs, kept, knobs, search
 from benchmarks.suites.graphs import Setting
 
 PEERS = ("hnswlib", "faiss IndexHNSWFlat")
@@ -134,6 +134,11 @@ def test_every_engine_that_is_here_keeps_the_contract(engine: peers.Engine, tmp_
         assert one.shape == (1, 10)
         assert np.array_equal(one[0], found[row])
     assert graphs.saved_bytes(graph) > 1_000 * 64  # a byte a value at the least
+    if not engine.ours:  # what the cache does with it
+        graph.save(tmp_path / "saved")
+        again: Any = engine.make(graph_peers.Shape(64, 1_000))
+        again.load(tmp_path / "saved", vectors)
+        assert np.array_equal(again.search(queries, 10, at, 2), found)
 
 
 @needs_core
@@ -248,6 +253,42 @@ def test_a_peer_that_fails_is_left_out_and_we_are_not(graph_plan: Plan, monkeypa
     monkeypatch.setattr(search, "ENGINES", (peers.Engine("nearfield broken", Broken), peer))
     with pytest.raises(RuntimeError, match="no memory"):
         search.run(graph_plan, rows=300)
+
+
+@pytest.mark.usefixtures("fakes")
+def test_a_peers_graph_is_built_once_for_the_same_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Kept(FakeGraph):
+        built = 0
+
+        def add(self, vectors: np.ndarray, threads: int) -> None:
+            Kept.built += 1
+            super().add(vectors, threads)
+
+        def load(self, path: Path, vectors: np.ndarray) -> None:
+            assert path.stat().st_size == 1_000, "damaged"
+            self.vectors = vectors
+
+    ours, peer = peers.Engine("nearfield fake", Kept), peers.Engine("hnswlib fake", Kept, "numpy")
+    monkeypatch.setattr(search, "KEPT_ROWS", 100)
+    plan = Plan(cache=tmp_path)
+    vectors, queries, label = data.clustered(200, 8)
+    found = search.collection("real", vectors, queries, label, batch=8)
+
+    def days(found: search.Collection, plan: Plan = plan) -> list[str | None]:
+        items = [search.build(plan, engine, found) for engine in (ours, peer)]
+        assert all(item is not None and item.cost.file_bytes == 1_000 for item in items)
+        return [item.cost.day for item in items if item is not None]
+
+    assert (days(found), Kept.built) == ([None, None], 2)
+    first, second = days(found)
+    assert (first, Kept.built) == (None, 3), "ours is built in every run"
+    assert second is not None
+    other = search.collection("real", vectors[::-1].copy(), queries, label, batch=8)
+    assert (days(other), Kept.built) == ([None, None], 5)
+    assert (days(found, Plan(cache=tmp_path, quick=True)), Kept.built) == ([None, None], 7)
+    (kept.folder(plan, peer, found.digest) / kept.GRAPH).write_bytes(b"x")
+    assert (days(found), Kept.built) == ([None, None], 9), "what cannot be read is built again"
+    assert days(found)[1] == second
 
 
 def test_plots_are_drawn_from_a_recall_on_and_in_its_order(graph_plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:

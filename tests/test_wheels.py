@@ -85,13 +85,11 @@ def test_the_native_tests_pass_on_an_older_cpu(cpu: str, target: str) -> None:
     build = [sys.executable, str(ROOT / "tests/native/build.py"), "--build-only"]
     program = subprocess.run(build, capture_output=True, text=True, check=True).stdout.split()[-1]
     emulated = ["qemu-x86_64", "-cpu", cpu, program]
-    # The scan's tests try every target of the CPU; those of time, of many threads and of probes say nothing about instructions.
-    done = subprocess.run(
-        [*emulated, "kernel", "scan", "dot", "search", "frozen", "wordpiece"], capture_output=True, text=True, check=False
-    )
+    # All but one: qemu 7.2 itself ends with a failed assertion when a program with threads forks.
+    done = subprocess.run([*emulated, "-forked_child"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]
     ran, failed = map(int, re.findall(r"(\d+) tests, (\d+) failed checks", done.stdout)[0])
-    assert ran >= 8
+    assert ran >= 60
     assert failed == 0
     told = subprocess.run(
         ["qemu-x86_64", "-cpu", cpu, sys.executable, "-c", "from nearfield import _core; print(_core.active_target())"],

@@ -28,6 +28,8 @@ DOCUMENTS = 8_000
 # Sentences of documentation to collect: with a few tens of thousands of package descriptions, 200,000 rows and the queries without
 # reading every file of a large environment.
 ENOUGH_SENTENCES = 260_000
+# What a quick run makes where nothing is cached yet, in seconds: its own files, so that a full run never takes them for the whole pool.
+QUICK_DOCUMENTS, QUICK_SENTENCES = 1_500, 24_000
 # Encoding is the dear part (a few hundred short texts per second on two AVX2 cores): texts are cut at this many words, about 24 tokens.
 SHORT_WORDS = 18
 SHORT_CHARS = 120
@@ -105,9 +107,14 @@ def harvested(plan: Plan) -> list[str]:
         from nearfield.data.harvest import harvest
 
         plan.say("harvesting API documentation (once)")
-        return harvest(limit=DOCUMENTS, progress=True).doc_texts
+        return harvest(limit=QUICK_DOCUMENTS if _brief(plan, "documents") else DOCUMENTS, progress=True).doc_texts
 
-    return _cached(plan.cache / "documents.json", make)  # type: ignore[no-any-return]
+    return _cached(plan.cache / f"documents{_brief(plan, 'documents')}.json", make)  # type: ignore[no-any-return]
+
+
+def _brief(plan: Plan, name: str) -> str:
+    """``"-quick"`` where a quick run must make this pool and makes a small one; empty where the whole one is there or is wanted."""
+    return "-quick" if plan.quick and not (plan.cache / f"{name}.json").is_file() else ""
 
 
 def _short(text: str) -> str:
@@ -134,11 +141,12 @@ def sentences(plan: Plan) -> tuple[list[str], str]:
         return _shuffled(map(_short, read(plan.data).doc_texts)), plan.data.name
 
     def make() -> list[str]:
-        plan.say("collecting the sentences of the installed documentation (once, a minute or two)")
+        plan.say(f"collecting the sentences of the installed documentation (once, {'some seconds' if plan.quick else 'a minute or two'})")
         roots = [Path(path) for path in dict.fromkeys(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))]
-        return _shuffled([*map(_short, package_descriptions()), *documentation_sentences(roots)])
+        enough = QUICK_SENTENCES if _brief(plan, "short-texts") else ENOUGH_SENTENCES
+        return _shuffled([*map(_short, package_descriptions()), *documentation_sentences(roots, enough)])
 
-    return _cached(plan.cache / "short-texts.json", make), "package descriptions and docstrings"
+    return _cached(plan.cache / f"short-texts{_brief(plan, 'short-texts')}.json", make), "package descriptions and docstrings"
 
 
 def _shuffled(texts: Iterable[str]) -> list[str]:
@@ -175,7 +183,8 @@ def texts_of_length(plan: Plan, tokens: int, count: int, ragged: float = RAGGED)
             )
         return [out[i % len(out)] for i in range(count)]
 
-    return _cached(plan.cache / f"texts-{tokens}-{count}{'' if ragged == RAGGED else f'-{ragged:g}'}.json", make)  # type: ignore[no-any-return]
+    kind = f"{'' if ragged == RAGGED else f'-{ragged:g}'}{_brief(plan, 'documents')}"
+    return _cached(plan.cache / f"texts-{tokens}-{count}{kind}.json", make)  # type: ignore[no-any-return]
 
 
 def fingerprint(texts: Sequence[str], digits: int = 8) -> str:

@@ -1,5 +1,7 @@
 """The peers of the graph suites, each at its own recommended way of calling it; packages are imported when an engine is made.
 
+``load`` reads what ``save`` wrote into an engine of the same shape; it gets the rows too, for the scale of those that round them.
+
 All get 32 links on the bottom layer, 200 candidates while building unless a suite asks for others, and inner products unless it asks for
 l2 (squared distances), under the names they have for these. faiss takes its threads from OpenMP, which ``core.peers.set_threads`` has set;
 the others get them with each call.
@@ -17,7 +19,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from benchmarks.core.machine import flags, is_intel
+from benchmarks.core.machine import flags
+from benchmarks.core.plan import usable_cores
 from benchmarks.suites.scans import as_int8
 
 if TYPE_CHECKING:
@@ -28,8 +31,6 @@ LINKS = 2 * M
 EF_CONSTRUCTION = 200
 # Candidates per result that faiss scores again: on 2,000 clustered rows SQ8 alone stops at recall 0.98, with 2 it does not.
 REFINES = (1, 2, 4)
-# Vamana's pruning for similarities and for distances, as the documentation of SVS advises.
-SVS_ALPHA, SVS_ALPHA_L2 = 0.95, 1.2
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,12 @@ class Hnswlib:
     def save(self, path: Path) -> None:
         self.index.save_index(str(path))
 
+    def load(self, path: Path, vectors: np.ndarray) -> None:
+        import hnswlib
+
+        self.index = hnswlib.Index(space=self.index.space, dim=self.index.dim)
+        self.index.load_index(str(path), max_elements=len(vectors), allow_replace_deleted=True)
+
 
 def _faiss_metric(shape: Shape) -> int:
     import faiss
@@ -123,6 +130,12 @@ class FaissFlat:
 
         faiss.write_index(self.index, str(path))
 
+    def load(self, path: Path, vectors: np.ndarray) -> None:
+        import faiss
+
+        self.index = faiss.read_index(str(path))
+        self.hnsw = self.index.hnsw
+
 
 class FaissSq8(FaissFlat):
     """faiss.IndexHNSWSQ, 8 bits a value, with its own copy of the float32 rows to score the candidates again."""
@@ -140,6 +153,13 @@ class FaissSq8(FaissFlat):
     def search(self, queries: np.ndarray, k: int, at: Setting, threads: int) -> np.ndarray:
         self.index.k_factor = float(at.refine)
         return super().search(queries, k, at, threads)
+
+    def load(self, path: Path, vectors: np.ndarray) -> None:
+        import faiss
+
+        self.index = faiss.read_index(str(path))
+        self.base = faiss.downcast_index(self.index.base_index)
+        self.hnsw = self.base.hnsw
 
 
 class Usearch:
@@ -178,6 +198,10 @@ class Usearch:
     def save(self, path: Path) -> None:
         self.index.save(str(path))
 
+    def load(self, path: Path, vectors: np.ndarray) -> None:
+        self.stored(vectors)  # for its scale
+        self.index.load(str(path))
+
 
 class UsearchInt8(Usearch):
     """The same over rows and queries rounded to int8; nothing is refined. Distances need one scale for both, products do not."""
@@ -214,6 +238,11 @@ class Voyager:
 
     def save(self, path: Path) -> None:
         self.index.save(str(path))
+
+    def load(self, path: Path, vectors: np.ndarray) -> None:
+        from voyager import Index
+
+        self.index = Index.load(str(path))
 
 
 class Ngt:
@@ -255,6 +284,13 @@ class Ngt:
         self.index.save()
         shutil.copytree(Path(self.folder.name) / "index", path)
 
+    def load(self, path: Path, vectors: np.ndarray) -> None:
+        import ngtpy
+
+        mine = Path(self.folder.name) / "loaded"  # it may write beside what it reads
+        shutil.copytree(path, mine)
+        self.index = ngtpy.Index(str(mine), log_disabled=True)
+
 
 class Symphony:
     """rabitqlib.SymqgIndex: one-bit codes of the neighbours beside the links, visited nodes scored by their float32 rows.
@@ -281,6 +317,11 @@ class Symphony:
     def save(self, path: Path) -> None:
         self.index.save(str(path))
 
+    def load(self, path: Path, vectors: np.ndarray) -> None:
+        import rabitqlib
+
+        self.index = rabitqlib.SymqgIndex.load(str(path))
+
 
 class SymphonyInt8(Symphony):
     """The same with 8-bit codes in place of the float32 rows."""
@@ -297,7 +338,7 @@ class Vsag:
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
 
-    def add(self, vectors: np.ndarray, threads: int) -> None:
+    def _empty(self, threads: int) -> Any:
         import pyvsag
 
         pyvsag.set_logger_off()
@@ -310,7 +351,10 @@ class Vsag:
             "build_thread_count": threads,
         }
         what = {"dtype": "float32", "metric_type": self.shape.metric, "dim": self.shape.dim, "index_param": graph}
-        self.index = pyvsag.Index("hgraph", json.dumps(what))
+        return pyvsag.Index("hgraph", json.dumps(what))
+
+    def add(self, vectors: np.ndarray, threads: int) -> None:
+        self.index = self._empty(threads)
         self.index.build(vectors.ravel(), np.arange(len(vectors)), len(vectors), self.shape.dim)
 
     def search(self, queries: np.ndarray, k: int, at: Setting, threads: int) -> np.ndarray:
@@ -327,50 +371,6 @@ class Vsag:
     def save(self, path: Path) -> None:
         self.index.save(str(path))
 
-
-class Svs:
-    """svs.Vamana over float32 rows."""
-
-    refines: ClassVar[tuple[int, ...]] = (1,)
-    index: Any
-
-    def __init__(self, shape: Shape) -> None:
-        self.shape = shape
-
-    def table(self, vectors: np.ndarray, folder: Path) -> Any:
-        """What the index is built from; files in ``folder`` are there until it is."""
-        return vectors
-
-    def add(self, vectors: np.ndarray, threads: int) -> None:
-        import svs
-
-        alpha, distance = (SVS_ALPHA, svs.DistanceType.MIP) if self.shape.ip else (SVS_ALPHA_L2, svs.DistanceType.L2)
-        how = svs.VamanaBuildParameters(alpha=alpha, graph_max_degree=LINKS, window_size=self.shape.ef_construction)
-        with tempfile.TemporaryDirectory() as folder:
-            self.index = svs.Vamana.build(how, self.table(vectors, Path(folder)), distance, num_threads=threads)
-
-    def search(self, queries: np.ndarray, k: int, at: Setting, threads: int) -> np.ndarray:
-        if self.index.num_threads != threads:  # setting it starts new threads
-            self.index.num_threads = threads
-        self.index.search_window_size = at.ef
-        return self.index.search(queries, k)[0].astype(np.int64)
-
-    def save(self, path: Path) -> None:
-        path.mkdir()
-        self.index.save(*(str(path / name) for name in ("config", "graph", "data")))
-
-
-class SvsLvq(Svs):
-    """The same over rows of 4 bits a value for the walk and 8 more for the order of what it found (LVQ4x8); on Intel CPUs alone."""
-
-    def table(self, vectors: np.ndarray, folder: Path) -> Any:
-        import svs
-
-        path = str(folder / "rows.fvecs")  # it compresses what it reads from a file
-        svs.write_vecs(np.ascontiguousarray(vectors, np.float32), path)
-        return svs.LVQLoader(svs.VectorDataLoader(path, svs.DataType.float32, self.shape.dim), primary=4, residual=8)
-
-
-def not_intel() -> str | None:
-    """Why LVQ cannot run here, or None."""
-    return None if is_intel() else "LVQ runs on Intel CPUs alone"
+    def load(self, path: Path, vectors: np.ndarray) -> None:
+        self.index = self._empty(usable_cores())
+        self.index.load(str(path))

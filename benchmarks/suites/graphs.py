@@ -13,6 +13,7 @@ import nearfield
 from benchmarks.core.peers import Engine, present
 from benchmarks.core.plan import Plan
 from benchmarks.suites import graph_peers as peers
+from benchmarks.suites import svs_peers
 from benchmarks.suites.graph_peers import Shape
 
 
@@ -108,13 +109,13 @@ ENGINES = (
     Engine("voyager", peers.Voyager, "voyager", ("voyager",)),
     NGT,
     Engine("vsag HGraph SQ8 + reorder", peers.Vsag, "pyvsag", ("pyvsag",)),
-    Engine("SVS Vamana f32", peers.Svs, "scalable-vs", ("svs",), extra="bench-svs"),
-    Engine("SVS Vamana LVQ4x8", peers.SvsLvq, "scalable-vs", ("svs",), unable=peers.not_intel, extra="bench-svs"),
+    Engine("SVS Vamana f32", svs_peers.Svs, "scalable-vs", ("svs",), extra="bench-svs"),
+    Engine("SVS Vamana LVQ4x8", svs_peers.SvsLvq, "scalable-vs", ("svs",), unable=svs_peers.not_intel, extra="bench-svs"),
 )
 
 
 def engines_wanted(engines: Sequence[Engine], plan: Plan) -> list[Engine]:
-    """The engines that run: in a quick run without ``--only`` those of ours and two peers, as all of them take minutes for a few rows."""
+    """The engines of the graph suites that only run when named: in a quick run without ``--only`` those of ours and two peers."""
     brief = plan.quick and plan.only is None
     return present([engine for engine in engines if not brief or engine.ours or engine in (HNSWLIB, FAISS)], plan)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from importlib import import_module
 from typing import Any
 
@@ -23,13 +23,15 @@ from benchmarks.core import data, plots
 from benchmarks.core.ceilings import threads_text
 from benchmarks.core.machine import settled_bytes
 from benchmarks.core.own import as_products
-from benchmarks.core.peers import Engine, set_threads
+from benchmarks.core.peers import Engine, present, set_threads
 from benchmarks.core.plan import Plan, usable_cores
 from benchmarks.core.quality import exact_topk
 from benchmarks.core.results import Row
 from benchmarks.core.timing import Series, interleave
+from benchmarks.suites import kept
 from benchmarks.suites.graph_peers import EF_CONSTRUCTION, M, Shape
-from benchmarks.suites.graphs import ENGINES, Graph, Setting, engines_wanted, saved_bytes
+from benchmarks.suites.graphs import ENGINES, Graph, Setting, saved_bytes
+from benchmarks.suites.kept import Figures
 from benchmarks.suites.knobs import MAX_EF, Recalls
 
 KS = (10, 100)
@@ -41,6 +43,8 @@ LATENCY_TARGET = 0.95
 # The width at which the build's row says what recall that graph gives.
 BUILD_EF = 100
 ROWS, QUICK_ROWS = 200_000, 4_000
+# Graphs of fewer rows are built in seconds and not kept.
+KEPT_ROWS = 100_000
 LARGE_ROWS, QUICK_LARGE_ROWS = 1_000_000, 20_000
 # Queries per round: with 7 rounds and the warm-up 4,096.
 BATCH, QUICK_BATCH = 512, 64
@@ -80,6 +84,11 @@ class Collection:
     def rows(self) -> str:
         return f"{len(self.vectors):,} {self.kind} rows"
 
+    @cached_property
+    def digest(self) -> str:
+        """Of rows, metric and machine, see ``kept``."""
+        return kept.digest(self.vectors, self.metric)
+
 
 @dataclass
 class Built:
@@ -87,9 +96,7 @@ class Built:
 
     engine: Engine
     graph: Graph
-    seconds: float
-    memory: int
-    file_bytes: int
+    cost: Figures
     recalls: dict[int, Recalls]
     settings: dict[tuple[int, float], Setting] = field(default_factory=dict)
 
@@ -104,7 +111,7 @@ def run(plan: Plan, *, rows: int | None = None) -> list[Row]:
     out = []
     for load in _collections(plan, rows):
         found, fresh = load(), []
-        engines = engines_wanted(ENGINES, plan)
+        engines = present(ENGINES, plan)
         for group in [[engine] for engine in engines] if found.alone else [engines]:
             fresh += _measured(plan, group, found)
         draw(plan, found, fresh)
@@ -163,13 +170,8 @@ def build(plan: Plan, engine: Engine, found: Collection) -> Built | None:
     plan.say(f"search: building {engine.name}, {found.rows}, {threads_text(threads)}")
     for module in engine.needs:
         import_module(module)  # neither its time nor its memory is the graph's
-    before, start = settled_bytes(), time.perf_counter()
     try:
-        graph: Graph = engine.make(Shape(found.vectors.shape[1], len(found.vectors), found.metric))
-        graph.add(found.vectors, threads)
-        seconds = time.perf_counter() - start
-        memory = max(0, settled_bytes() - before)
-        size = saved_bytes(graph)
+        graph, cost = _restored(plan, engine, found) or _built(plan, engine, found)
     except Exception as error:
         if engine.ours:
             raise
@@ -177,7 +179,39 @@ def build(plan: Plan, engine: Engine, found: Collection) -> Built | None:
         plan.say(plan.skipped[-1])
         return None
     recalls = {k: recalls_of(graph, found, k) for k in KS}
-    return Built(engine, graph, seconds, memory, size, recalls)
+    return Built(engine, graph, cost, recalls)
+
+
+def _keeps(plan: Plan, engine: Engine, found: Collection) -> bool:
+    """Whether a graph of this engine is kept between runs: of the peers', those that took minutes."""
+    return not engine.ours and not plan.quick and len(found.vectors) >= KEPT_ROWS
+
+
+def _made(engine: Engine, found: Collection) -> Any:
+    return engine.make(Shape(found.vectors.shape[1], len(found.vectors), found.metric))
+
+
+def _restored(plan: Plan, engine: Engine, found: Collection) -> tuple[Graph, Figures] | None:
+    place = kept.folder(plan, engine, found.digest) if _keeps(plan, engine, found) else None
+    if place is None or not place.is_dir():
+        return None
+    graph = _made(engine, found)
+    try:
+        return graph, kept.restore(place, graph, found.vectors)
+    except Exception as error:
+        plan.say(f"search: the kept graph of {engine.name} cannot be read, it is built again ({type(error).__name__}: {error})")
+        return None
+
+
+def _built(plan: Plan, engine: Engine, found: Collection) -> tuple[Graph, Figures]:
+    before, start = settled_bytes(), time.perf_counter()
+    graph = _made(engine, found)
+    graph.add(found.vectors, usable_cores())
+    seconds = time.perf_counter() - start
+    memory = max(0, settled_bytes() - before)
+    if _keeps(plan, engine, found):
+        return graph, kept.keep(kept.folder(plan, engine, found.digest), graph, seconds, memory)
+    return graph, Figures(seconds, memory, saved_bytes(graph))
 
 
 def recalls_of(graph: Graph, found: Collection, k: int) -> Recalls:
@@ -206,14 +240,19 @@ def _build_row(item: Built, found: Collection) -> Row:
         **_common(item, found, threads),
         group=f"build, {found.rows}, {2 * M} links, {EF_CONSTRUCTION} candidates, {threads_text(threads)}",
         brief="" if found.alone else "build",
-        params={"n": n, "links": 2 * M, "ef_construction": EF_CONSTRUCTION, "file_bytes": item.file_bytes},
-        value=item.seconds,
+        params={"n": n, "links": 2 * M, "ef_construction": EF_CONSTRUCTION, "file_bytes": item.cost.file_bytes, **_day(item)},
+        value=item.cost.seconds,
         unit="s",
         quality_name=f"recall@{KS[0]} at ef = {BUILD_EF}",
         quality=item.recalls[KS[0]][item.at(KS[0], BUILD_EF)],
-        memory_bytes=item.memory or None,
-        rounds=[{"seconds": round(item.seconds, 6), "calls": 1}],
+        memory_bytes=item.cost.memory or None,
+        rounds=[{"seconds": round(item.cost.seconds, 6), "calls": 1}],
     )
+
+
+def _day(item: Built) -> dict[str, str]:
+    """Says so where the graph was built by an earlier run."""
+    return {} if item.cost.day is None else {"shown": f"built {item.cost.day}"}
 
 
 # --- searching ---------------------------------------------------------------------------------------------------------
