@@ -78,11 +78,13 @@ class Worker:
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
         )
+        self.quality = ""  # what it says of its answers, once it is ready
 
     def ready(self) -> str | None:
         """Waits until it is prepared; the last line of its error if it is not."""
         assert self.process.stdout is not None
-        if self.process.stdout.readline().strip() == "ready":
+        word, _, self.quality = self.process.stdout.readline().strip().partition(" ")
+        if word == "ready":
             return None
         _, error = self.process.communicate()
         return (error.strip().splitlines() or ["it ended"])[-1]

@@ -41,5 +41,8 @@ def build(folder: Path) -> None:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """Variables with which Python finds the ``nearfield`` of this folder first."""
-    return {**os.environ, "PYTHONPATH": str(folder / "python")}
+    """Variables with which Python finds the ``nearfield`` of this folder first.
+
+    Packed weights are kept apart: another commit may lay them out otherwise, and read without a word what is not its own.
+    """
+    return {**os.environ, "PYTHONPATH": str(folder / "python"), "NEARFIELD_CACHE": str(folder / "build" / "weights")}

@@ -1,6 +1,7 @@
 """One workload in a process of its own, run by its path with the ``nearfield`` of some commit: public names only, as old as possible.
 
-``worker.py turns NAME THREADS``: says ``ready``, then makes as many calls as each line on stdin says; their seconds go to stdout.
+``worker.py turns NAME THREADS``: says ``ready`` (and, where a search may miss, its recall), then makes as many calls as each line on
+stdin says; their seconds go to stdout.
 ``worker.py count NAME CALLS``: prepares and makes so many calls, for callgrind.
 """
 
@@ -17,6 +18,9 @@ import nearfield as nf
 DIM, K = 384, 10
 # Rows under callgrind, which is fifty times slower: of a scan, of which Python's part should be small, and of a graph.
 SCANNED, WALKED = 20_000, 1_000
+GRAPH_ROWS = 20_000
+# Calls of which the recall is taken.
+RECALLED = 32
 TEXT = "how do I open a file and read its lines one after the other without keeping all of them in memory "
 
 Call = Callable[[int], object]
@@ -47,6 +51,17 @@ def graph(rows: int, nq: int, threads: int, frozen: bool) -> Call:
     return _search(index.freeze() if frozen else index, nq, threads, ef=64)
 
 
+def recall(name: str, call: Call, rows: int) -> str:
+    """What a graph finds of the true neighbours of the first queries: a commit may be slower because its walks go farther."""
+    if "graph" not in name:
+        return ""
+    table, found = vectors(rows, 1), [call(i).ids for i in range(RECALLED)]  # type: ignore[attr-defined]
+    asked = np.concatenate([vectors(2_048, 2)[i * len(ids) % 1_024 :][: len(ids)] for i, ids in enumerate(found)])
+    true = np.argpartition(-(asked @ table.T), K, axis=1)[:, :K]
+    hits = sum(len(np.intersect1d(a, b)) for a, b in zip(np.concatenate(found), true, strict=True))
+    return f"recall {hits / true.size:.3f}"
+
+
 def build(rows: int, threads: int) -> Call:
     given = vectors(rows, 1)
     return lambda i: nf.HNSWIndex(DIM, metric="ip").add(given, threads=threads)
@@ -69,8 +84,8 @@ WORKLOADS: dict[str, tuple[Callable[[int], Call], Callable[[], Call] | None]] = 
     "exact, one query": (lambda threads: flat(100_000, 1, threads), lambda: flat(SCANNED, 1, 1)),
     "exact, 256 queries": (lambda threads: flat(100_000, 256, threads), lambda: flat(SCANNED, 64, 1)),
     "topk, 64 queries": (lambda threads: topk(50_000, 64), lambda: topk(SCANNED, 16)),
-    "graph, one query": (lambda threads: graph(20_000, 1, threads, False), lambda: graph(WALKED, 1, 1, False)),
-    "frozen graph, 256 queries": (lambda threads: graph(20_000, 256, threads, True), lambda: graph(WALKED, 16, 1, True)),
+    "graph, one query": (lambda threads: graph(GRAPH_ROWS, 1, threads, False), lambda: graph(WALKED, 1, 1, False)),
+    "frozen graph, 256 queries": (lambda threads: graph(GRAPH_ROWS, 256, threads, True), lambda: graph(WALKED, 16, 1, True)),
     "build, 4,000 rows": (lambda threads: build(4_000, threads), lambda: build(300, 1)),
     "encode int8, one text": (lambda threads: encode(1, threads, "int8"), lambda: encode(1, 1, "int8")),
     "encode int8, 32 texts": (lambda threads: encode(32, threads, "int8"), None),
@@ -82,7 +97,7 @@ def turns(name: str, threads: int) -> None:
     """Answers the orders on stdin."""
     call = WORKLOADS[name][0](threads)
     call(0)
-    print("ready", flush=True)
+    print("ready", recall(name, call, GRAPH_ROWS), flush=True)
     done = 1
     for line in sys.stdin:
         taken = []
