@@ -86,11 +86,13 @@ def climbed(
 
 
 def test_it_climbs_while_dev_is_surely_better(tiny_model: Path) -> None:
-    found, asked = climbed(tiny_model, {"base": 0.2, "query-only": 0.6, "partial": 0.95, "full": 0.95})
+    rights = {"base": 0.2, "query-only": 0.6, "partial": 0.95, "full": 0.95}
+    found, asked = climbed(tiny_model, rights, dataclasses.replace(CONFIG, lora_rank=4))
     assert found.name == "partial"
     assert [rung.name for rung in found.rungs] == ["base", "adapter", "query-only", "partial", "full"]
     assert [rung.kept for rung in found.rungs if rung.name != "adapter"] == [True, True, True, False]
     assert (asked["query-only"].query_only, asked["partial"].frozen_layers, asked["full"].frozen_layers) == (True, 1, -1)
+    assert (asked["partial"].lora_rank, asked["full"].lora_rank) == (0, 4)
     assert all(options.ladder == "none" for options in asked.values())
     assert found.sentence().endswith("not surely better; partial it is")
     assert "query-only" in found.sentence()
@@ -158,6 +160,12 @@ def test_a_whole_climb_with_a_guard(tmp_path: Path, tiny_model_of: Callable[...,
     made = Bundle.open(report.bundle)
     assert (made.query is not None and made.query["tower"]) == (shipped == "query-only")
     assert not (tmp_path / "b.work").exists()
+
+
+def test_a_ladder_and_queries_alone_are_refused_together(tmp_path: Path, tiny_model: Path) -> None:
+    with pytest.raises(InputError, match="query_only: true given together with ladder auto"):
+        nf.tune(_with_test(), base=tiny_model, out=tmp_path / "b", query_only=True, ladder="auto", progress=False)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_ladder_of_another_name_is_refused() -> None:

@@ -171,7 +171,9 @@ def _config_of(name: str, config: TuneConfig, seconds: float | None, folder: Pat
         return dataclasses.replace(common, query_only=True, mined_negatives=0, distill=0.0, teacher=None, gradcache=False)
     if name == "partial":
         layers = read_json(weights_folder(folder) / "config.json").get("num_hidden_layers")
-        return dataclasses.replace(common, frozen_layers=max(common.frozen_layers, layers // 2 if isinstance(layers, int) else 0))
+        return dataclasses.replace(
+            common, lora_rank=0, frozen_layers=max(common.frozen_layers, layers // 2 if isinstance(layers, int) else 0)
+        )
     return common
 
 

@@ -155,6 +155,10 @@ def tune(
         settings = dataclasses.replace(settings, query_only=query_only)
     if ladder is not None:
         settings = dataclasses.replace(settings, ladder=ladder)
+    if settings.ladder != "none" and settings.query_only:
+        raise InputError(
+            f"config: query_only: true given together with ladder {settings.ladder}, one of the two expected; auto tries queries alone too"
+        )
     base, guard, columns = base or recorded.base, guard or recorded.guard, columns or recorded.columns
     clock = _Clock()
     out = Path(out)
