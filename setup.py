@@ -47,7 +47,8 @@ X86_TARGETS = {
     "avx512": AVX512,
     "avx512vnni": [*AVX512, "-mavx512vnni"],
     "avx512bf16": [*AVX512, "-mavx512bf16"],
-    "amx": [*AVX512, "-mavx512vnni", "-mavx512bf16", "-mamx-tile", "-mamx-int8", "-mamx-bf16"],
+    "avx512fp16": [*AVX512, "-mavx512fp16"],
+    "amx": [*AVX512, "-mavx512vbmi", "-mavx512vnni", "-mavx512bf16", "-mamx-tile", "-mamx-int8", "-mamx-bf16"],
 }
 ARM_TARGETS = {"neon_dotprod": ["-march=armv8.2-a+dotprod"]}
 MACHINE = platform.machine().lower()

@@ -56,7 +56,7 @@ void Forward::linear(const LinearPlace& place, std::size_t rows, const void* inp
   if (place.kind == Kind::int8) {
     const kernels::LinearI8Job job{static_cast<const std::uint8_t*>(input), place.depth, steps.scale, steps.low, rows, reinterpret_cast<const std::int8_t*>(weights), place.depth, panels,
                                    model_.at<float>(place.scale) + column, model_.at<float>(place.sum) + column, bias, to, out_stride};
-    kernels_.linear_i8->run(&job, kind);
+    kind == LinearOut::f16 ? kernels_.linear_i8->run_f16(&job) : kernels_.linear_i8->run(&job, kind);
   } else if (place.kind == Kind::bf16) {
     const kernels::LinearBf16Job job{static_cast<const std::uint16_t*>(input), place.depth, rows, reinterpret_cast<const std::uint16_t*>(weights), place.depth, panels, bias, to, out_stride};
     kernels_.linear_bf16->run(&job, kind);
@@ -182,14 +182,17 @@ void Forward::up(const LayerPlace& layer, std::size_t row, std::size_t rows) {
   void* const out = kind == Kind::int8   ? memory_.scratch
                     : kind == Kind::bf16 ? static_cast<void*>(moved<std::uint16_t>(memory_.ffn, row * ffn))
                                          : static_cast<void*>(moved<float>(memory_.ffn, row * ffn));
-  linear(layer.linear[kUp], rows, stream(layer.linear[kUp], row), memory_.steps.from(row), out, ffn, kind == Kind::f32 ? LinearOut::gelu_f32 : LinearOut::gelu_bf16);
+  // GELU as part of the pass that makes the codes, where the target has float16 lanes, twice as many as float32's.
+  const bool late = kind == Kind::int8 && layer.linear[kUp].kind == Kind::int8 && kernels_.linear_i8->run_f16 != nullptr && kernels_.rows->gelu_codes != nullptr;
+  const LinearOut form = late ? LinearOut::f16 : kind == Kind::f32 ? LinearOut::gelu_f32 : LinearOut::gelu_bf16;
+  linear(layer.linear[kUp], rows, stream(layer.linear[kUp], row), memory_.steps.from(row), out, ffn, form);
   member_.sync();
   spent(StageTimes::up);
   if (kind != Kind::int8) return;
   const std::size_t mine = member_.begin(rows), count = member_.end(rows) - mine;
   const kernels::QuantizeJob job{static_cast<const std::uint16_t*>(memory_.scratch) + mine * ffn, ffn, count, ffn, moved<std::uint8_t>(memory_.ffn, (row + mine) * ffn), ffn,
                                  memory_.ffn_steps.scale + row + mine, memory_.ffn_steps.low + row + mine};
-  kernels_.rows->quantize_gelu(&job);
+  (late ? kernels_.rows->gelu_codes : kernels_.rows->quantize_gelu)(&job);
   member_.sync();
   spent(StageTimes::quantize);
 }

@@ -1,5 +1,6 @@
 #include "kernels/encoder_dispatch.h"
 
+#include "simd/cpu.h"
 #include "simd/targets.h"
 
 namespace nf::kernels {
@@ -7,10 +8,12 @@ namespace {
 
 using simd::Target;
 
-// One row per target; an empty place falls to the target's parent. scalar's row is full.
+// An empty place falls to the target's next row, then to its parent. scalar's row is full. Where `needs` names more than the target does (Feature bits), the
+// row is for CPUs that have it: float16 came with the first cores that have AMX, but a virtual machine may hide it.
 struct Row {
   Target target;
   EncoderKernels kernels;
+  std::uint32_t needs = 0;
 };
 
 constexpr Row kRows[] = {
@@ -20,6 +23,7 @@ constexpr Row kRows[] = {
     {Target::avxvnni, {&linear_i8_avxvnni, nullptr, nullptr, nullptr, nullptr, nullptr}},
     {Target::avx512, {nullptr, &linear_bf16_avx512, &linear_f32_avx512, &attention_bf16_avx512, &attention_f32_avx512, &encoder_rows_avx512}},
     {Target::avx512vnni, {&linear_i8_avx512vnni, nullptr, nullptr, nullptr, nullptr, nullptr}},
+    {Target::amx, {nullptr, nullptr, nullptr, nullptr, nullptr, &encoder_rows_avx512fp16}, simd::kAvx512Fp16},
     {Target::amx, {&linear_i8_amx, &linear_bf16_amx, nullptr, &attention_bf16_amx, nullptr, nullptr}},
 #elif defined(__aarch64__)
     {Target::neon_dotprod,
@@ -30,9 +34,10 @@ constexpr Row kRows[] = {
 
 template <typename Kernel>
 const Kernel* pick(const Kernel* EncoderKernels::*place, Target target) {
+  const std::uint32_t features = simd::cpu_features();
   for (;; target = simd::info_of(target).parent) {
     for (const Row& row : kRows) {
-      if (row.target == target && row.kernels.*place != nullptr) return row.kernels.*place;
+      if (row.target == target && row.kernels.*place != nullptr && (row.needs & ~features) == 0) return row.kernels.*place;
     }
   }
 }

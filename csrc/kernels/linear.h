@@ -13,8 +13,8 @@ namespace nf::kernels {
 
 constexpr size_t kPanelColumns = 16, kDepthUnit = 64;
 
-// What becomes of a sum. `gelu` is x * Phi(x), Phi the normal distribution function.
-enum class LinearOut { f32, bf16, gelu_f32, gelu_bf16 };
+// What becomes of a sum. `gelu` is x * Phi(x), Phi the normal distribution function. float16 is what kernels with an entry of its own for it make.
+enum class LinearOut { f32, bf16, gelu_f32, gelu_bf16, f16 };
 
 namespace {
 
@@ -31,6 +31,7 @@ inline void with_out(LinearOut out, const Run& run) {
     case LinearOut::bf16: return run(OutIs<LinearOut::bf16>());
     case LinearOut::gelu_f32: return run(OutIs<LinearOut::gelu_f32>());
     case LinearOut::gelu_bf16: return run(OutIs<LinearOut::gelu_bf16>());
+    case LinearOut::f16: return;
   }
 }
 

@@ -35,6 +35,9 @@ struct Finish {
     if constexpr (is_wide(kOut)) {
       _mm512_storeu_ps(out, a);
       _mm512_storeu_ps(out + 64, b);
+    } else if constexpr (kOut == LinearOut::f16) {
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 32), _mm512_cvtps_ph(b, _MM_FROUND_TO_NEAREST_INT));
     } else {
       _mm512_storeu_si512(out, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(b, a)));
     }

@@ -76,6 +76,8 @@ inline void put(__m512 y, const GeluOf& gelu, void* out, size_t values) {
   if constexpr (is_gelu(kOut)) y = gelu(y);
   if constexpr (is_wide(kOut)) {
     _mm512_storeu_ps(static_cast<float*>(out) + values, y);
+  } else if constexpr (kOut == LinearOut::f16) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(static_cast<uint16_t*>(out) + values), _mm512_cvtps_ph(y, _MM_FROUND_TO_NEAREST_INT));
   } else {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(static_cast<uint16_t*>(out) + values), halves_of(y));
   }

@@ -15,8 +15,11 @@ namespace {
 
 // How long a helper looks for the next job before it sleeps. Between the calls of a loop stand some 50 us of tokenization and Python.
 constexpr std::chrono::microseconds kSpin{300};
-// Looks at a barrier before the processor is given up: some 10 us.
-constexpr int kLooks = 5000;
+// Looks at a barrier before the processor is given up: some 50 us. Cores are shared with strangers, so that a member is often some microseconds late;
+// 5,000 looks (2 us) took such a member for one without a processor.
+constexpr int kLooks = 100000;
+// The same once members of a job have given up several times: there are fewer processors than members, and looking only holds the others up.
+constexpr int kFewLooks = 2000, kLate = 2;
 
 // Between two looks at a value that another thread will change. Not `pause`: under a hypervisor, loops of it end in an exit of several
 // microseconds (Intel SDM volume 3, PAUSE-loop exiting), more than the wait itself.
@@ -128,10 +131,11 @@ void Barrier::wait() {
     phase_.store(phase + 1, std::memory_order_release);
     return;
   }
+  const int most = given_up_.load(std::memory_order_relaxed) <= kLate ? kLooks : kFewLooks;
   for (int looks = 0; phase_.load(std::memory_order_acquire) == phase;) {
     relax();
-    if (++looks < kLooks) continue;
-    if (looks == kLooks) given_up_.fetch_add(1, std::memory_order_relaxed);
+    if (++looks < most) continue;
+    if (looks == most) given_up_.fetch_add(1, std::memory_order_relaxed);
     sched_yield();
   }
 }

@@ -67,8 +67,10 @@ std::uint32_t detect() {
     if (bit(seven.b, 17)) found |= kAvx512Dq;
     if (bit(seven.b, 30)) found |= kAvx512Bw;
     if (bit(seven.b, 31)) found |= kAvx512Vl;
+    if (bit(seven.c, 1)) found |= kAvx512Vbmi;
     if (bit(seven.c, 11)) found |= kAvx512Vnni;
     if (seven.a >= 1 && bit(seven_one.a, 5)) found |= kAvx512Bf16;
+    if (bit(seven.d, 23)) found |= kAvx512Fp16;
   }
   if (os_tile && bit(seven.d, 24) && tiles_granted()) {
     found |= kAmxTile;

@@ -22,6 +22,8 @@ enum Feature : std::uint32_t {
   kNeonDotprod = 1u << 12,
   kNeonI8mm = 1u << 13,
   kAvx512Bf16 = 1u << 14,
+  kAvx512Fp16 = 1u << 15,
+  kAvx512Vbmi = 1u << 16,
 };
 
 std::uint32_t cpu_features();

@@ -30,8 +30,8 @@ constexpr TargetInfo kTargets[kTargetCount] = {
     {Target::avxvnni, "avxvnni", Target::avx2, kNeedsAvx2 | kAvxVnni, "avx2 and AVX-VNNI", kX86},
     {Target::avx512, "avx512", Target::avx2, kNeedsAvx512, "avx2 and AVX-512 F, BW, VL, DQ", kX86},
     {Target::avx512vnni, "avx512vnni", Target::avx512, kNeedsAvx512 | kAvx512Vnni, "avx512 and AVX-512 VNNI", kX86},
-    {Target::amx, "amx", Target::avx512vnni, kNeedsAvx512 | kAvx512Vnni | kAvx512Bf16 | kAmxTile | kAmxInt8 | kAmxBf16,
-     "avx512vnni, AVX512-BF16 and AMX TILE, INT8, BF16", kX86},
+    {Target::amx, "amx", Target::avx512vnni, kNeedsAvx512 | kAvx512Vnni | kAvx512Vbmi | kAvx512Bf16 | kAmxTile | kAmxInt8 | kAmxBf16,
+     "avx512vnni, AVX-512 VBMI and BF16, and AMX TILE, INT8, BF16", kX86},
     {Target::neon_dotprod, "neon_dotprod", Target::scalar, kNeonDotprod, "Arm NEON with DOTPROD", kArm},
     {Target::neon_i8mm, "neon_i8mm", Target::neon_dotprod, kNeonDotprod | kNeonI8mm, "neon_dotprod and I8MM", false},
 };

@@ -12,6 +12,7 @@
 #include "harness.h"
 #include "kernels/encoder_dispatch.h"
 #include "oracle.h"
+#include "simd/cpu.h"
 
 namespace nf::test {
 namespace {
@@ -25,12 +26,31 @@ constexpr std::size_t kRowCounts[] = {1, 2, 15, 16, 17, 31, 33, 65}, kPanelCount
 bool is_gelu(LinearOut out) { return out == LinearOut::gelu_f32 || out == LinearOut::gelu_bf16; }
 bool is_wide(LinearOut out) { return out == LinearOut::f32 || out == LinearOut::gelu_f32; }
 
+// float16 as a number: sign, 5 bits of exponent, 10 of fraction.
+double of_f16(std::uint16_t half) {
+  const int exponent = half >> 10 & 31, fraction = half & 1023;
+  const double size = exponent == 31 ? (fraction == 0 ? HUGE_VAL : std::nan("")) : exponent == 0 ? std::ldexp(fraction, -24) : std::ldexp(1024 + fraction, exponent - 25);
+  return (half >> 15) != 0 ? -size : size;
+}
+
+// To nearest, by looking among all of them.
+std::uint16_t to_f16(double value) {
+  std::uint16_t low = 0, high = 0x7BFF;
+  while (high - low > 1) {
+    const auto middle = static_cast<std::uint16_t>((low + high) / 2);
+    (of_f16(middle) <= std::fabs(value) ? low : high) = middle;
+  }
+  const std::uint16_t nearest = std::fabs(value) - of_f16(low) <= of_f16(high) - std::fabs(value) ? low : high;
+  return static_cast<std::uint16_t>(nearest | (value < 0.0 ? 0x8000 : 0));
+}
+
 double gelu(double x) { return 0.5 * x * std::erfc(-x / std::sqrt(2.0)); }
 
 // What contracts allow between y and its output.
 double slack_of(LinearOut out, double exact, double y_slack) {
   double slack = 1.13 * y_slack + 1e-12;  // the steepest slope of gelu is 1.13
   if (is_gelu(out)) slack += 1e-5 + std::ldexp(std::fabs(exact), -20);
+  if (out == LinearOut::f16) return slack + std::ldexp(std::fabs(exact) + slack, -11) + 0x1p-25;
   if (!is_wide(out)) slack += std::ldexp(std::fabs(exact) + slack, -8);
   return slack;
 }
@@ -51,17 +71,18 @@ AlignedBuffer<T> packed(const std::vector<T>& weights, std::size_t columns, std:
 // An output with room between rows that nobody may write.
 struct Output {
   std::size_t columns, stride;
-  bool wide;
+  bool wide, float16;
   Tight<float> floats;
   Tight<std::uint16_t> halves;
   Output(std::size_t rows, std::size_t columns_, LinearOut out)
-      : columns(columns_), stride(columns_ + 3), wide(is_wide(out)), floats((rows - 1) * stride + columns, 1), halves((rows - 1) * stride + columns, 1) {
+      : columns(columns_), stride(columns_ + 3), wide(is_wide(out)), float16(out == LinearOut::f16), floats((rows - 1) * stride + columns, 1), halves((rows - 1) * stride + columns, 1) {
     std::fill_n(floats.data(), (rows - 1) * stride + columns, 77.0f);
-    std::fill_n(halves.data(), (rows - 1) * stride + columns, to_bf16(77.0f));
+    std::fill_n(halves.data(), (rows - 1) * stride + columns, float16 ? to_f16(77.0) : to_bf16(77.0f));
   }
   void* data() { return wide ? static_cast<void*>(floats.data()) : halves.data(); }
   double at(std::size_t row, std::size_t column) const {
     const std::size_t place = row * stride + column;
+    if (float16) return of_f16(halves[place]);
     return wide ? static_cast<double>(floats[place]) : static_cast<double>(from_bf16(halves[place]));
   }
   bool gaps_untouched(std::size_t rows) const {
@@ -122,7 +143,8 @@ void linear_i8(std::size_t rows, std::size_t panels, std::size_t depth, LinearOu
   check_linear(rows, panels, out, exact, [&](std::size_t row, std::size_t count, Output& to) {
     const kernels::LinearI8Job job{input.data() + row * stride, stride, scale.data() + row, low.data() + row, count, panel.data(), depth, panels, column_scale.data(),
                                    column_sum.data(), bias.data(), to.data(), to.stride};
-    kernels::encoder_kernels().linear_i8->run(&job, out);
+    const kernels::LinearI8& kernel = *kernels::encoder_kernels().linear_i8;
+    out == LinearOut::f16 ? kernel.run_f16(&job) : kernel.run(&job, out);
   });
 }
 
@@ -219,7 +241,7 @@ void attention(std::size_t tokens, std::size_t heads, std::size_t head_dim, floa
         sizes = std::max(sizes, terms);
       }
       for (double& each : weight) total += each = std::exp2(each - most);
-      const double relative = (sizeof(T) == 2 ? 0x1p-7 : 0x1p-18) + 2.0 * static_cast<double>(head_dim) * 0x1p-22 * sizes;
+      const double relative = (sizeof(T) == 4 ? 0x1p-18 : std::string(kernel.target()) == "amx" ? 0x1p-6 : 0x1p-7) + 2.0 * static_cast<double>(head_dim) * 0x1p-22 * sizes;
       for (std::size_t d = 0; d < head_dim; ++d) {
         double value = 0.0, largest = 0.0;
         for (std::size_t j = 0; j < tokens; ++j) {
@@ -325,6 +347,39 @@ void quantize(std::size_t rows, std::size_t padded, float size, Random& random) 
   check(true);
 }
 
+// GELU and codes at once: half a step of the codes, and what the contract allows the float16 arithmetic.
+void gelu_codes(std::size_t rows, std::size_t padded, float size, Random& random) {
+  const Note note("gelu_codes: rows", rows, "padded", padded, "size", size);
+  const auto run = kernels::encoder_kernels().rows->gelu_codes;
+  if (run == nullptr) return;
+  const std::size_t stride = padded + 3;
+  Tight<std::uint16_t> input((rows - 1) * stride + padded, 1);
+  for (std::size_t i = 0; i < (rows - 1) * stride + padded; ++i) input[i] = to_f16(static_cast<double>(drawn<float>(random, size)));
+  input[0] = 0x7C00;  // infinite
+  for (std::size_t j = 0; j < padded; ++j) input[stride + j] = to_f16(-16.0 * static_cast<double>(j + 1) / static_cast<double>(padded));
+  std::vector<float> scale(rows), low(rows), scale_alone(1), low_alone(1);
+  Tight<std::uint8_t> codes((rows - 1) * stride + padded, 1), alone(padded, 1);
+  const kernels::QuantizeJob job{input.data(), stride, rows, padded, codes.data(), stride, scale.data(), low.data()};
+  run(&job);
+  std::size_t wrong = 0, different = 0;
+  for (std::size_t row = 0; row < rows; ++row) {
+    const double step = static_cast<double>(scale[row]);
+    double most = 0.0;
+    for (std::size_t j = 0; j < padded; ++j) {
+      const double x = std::min(of_f16(input[row * stride + j]), 65504.0), code = codes[row * stride + j];
+      wrong += !(std::fabs(static_cast<double>(low[row]) + step * code - gelu(x)) <= 0.8 * step + 1e-4);
+      most = std::max(most, x);
+    }
+    CHECK(low[row] == kernels::kGeluLow);
+    CHECK(std::fabs(step * 255.0 / (most - static_cast<double>(kernels::kGeluLow)) - 1.0) < 0x1p-10);
+    const kernels::QuantizeJob one{input.data() + row * stride, stride, 1, padded, alone.data(), padded, scale_alone.data(), low_alone.data()};
+    run(&one);
+    different += scale_alone[0] != scale[row] || !std::equal(alone.data(), alone.data() + padded, codes.data() + row * stride);
+  }
+  CHECK(wrong == 0);
+  CHECK(different == 0);
+}
+
 // The kernels of a target come from its own files or its parents'.
 void check_names(const std::string& target) {
   const kernels::EncoderKernels kernels = kernels::encoder_kernels();
@@ -332,7 +387,10 @@ void check_names(const std::string& target) {
     CHECK(std::string(kernels.linear_i8->target()) == "amx");
     CHECK(std::string(kernels.linear_bf16->target()) == "amx");
     CHECK(std::string(kernels.attention_bf16->target()) == "amx");
-    CHECK(std::string(kernels.rows->target()) == "avx512");
+    // float16 is beside AMX on every such core, but may be hidden by a virtual machine.
+    const bool float16 = (simd::cpu_features() & simd::kAvx512Fp16) != 0;
+    CHECK(std::string(kernels.rows->target()) == (float16 ? "avx512fp16" : "avx512"));
+    CHECK((kernels.rows->gelu_codes != nullptr) == float16);
   }
   if (target == "avxvnni") CHECK(std::string(kernels.linear_i8->target()) == "avxvnni");
   const std::string plain = target == "avxvnni" ? "avx2" : target;
@@ -360,6 +418,10 @@ TEST(encoder_linear_kernels) {
       }
     }
     linear_i8(33, 2, 1536, LinearOut::f32, random);
+    if (kernels::encoder_kernels().linear_i8->run_f16 == nullptr) return;
+    for (const std::size_t rows : kRowCounts) {
+      for (const std::size_t panels : kPanelCounts) linear_i8(rows, panels, 64 * (1 + rows % 3), LinearOut::f16, random);
+    }
   });
 }
 
@@ -375,6 +437,11 @@ TEST(encoder_attention_kernels) {
     }
     attention<std::uint16_t>(70, 3, 32, 30.0f, random);  // nearly one weight per row: far differences, exponents out of range
     attention<float>(70, 3, 32, 30.0f, random);
+    // Some rows of a block leave the range of sixteen-bit scores, some do not; with more than 32 dimensions, too.
+    for (const float size : {3.0f, 6.0f, 12.0f}) {
+      attention<std::uint16_t>(167, 2, 32, size, random);
+      attention<std::uint16_t>(45, 2, 64, size, random);
+    }
   });
 }
 
@@ -391,7 +458,10 @@ TEST(encoder_row_kernels) {
       }
     }
     for (const std::size_t padded : {64, 128, 384, 1536}) {
-      for (const float size : {0.0f, 1e-3f, 1.0f, 100.0f}) quantize(7, padded, size, random);
+      for (const float size : {0.0f, 1e-3f, 1.0f, 100.0f}) {
+        quantize(7, padded, size, random);
+        gelu_codes(7, padded, size, random);
+      }
     }
   });
 }

@@ -9,16 +9,16 @@ namespace {
 
 const char* target() { return "amx"; }
 
-// Head by head: keys are transposed and values interleaved once, as the right operand wants them; then sixteen tokens at a time take their scores,
-// the softmax of each row, and the products with the values. Sixteen, because their scores and weights stay in the first-level cache beside the
-// keys and values of some 200 tokens. The tile unit works ahead and behind: while the vector units look for the largest scores of a block, it
-// multiplies the weights of the block before, and while they raise two to the power of these scores, it makes those of the next block.
+// Head by head: keys are transposed and values interleaved once, as the right operand wants them; then sixteen tokens at a time go over the keys, 32 after
+// the other: their scores, two to the power of these, and the products with the values. The tile unit makes the next scores and multiplies the last
+// weights while the vector units raise. No row's greatest score is looked for: weights are 2^s as they come, which bfloat16 holds for all scores that
+// differ by less than 60 from none; where the sum of a row says that they did not, its block is done again with the greatest score taken off.
 constexpr size_t kTile = kTileRows * kTileBytes, kDims = 32, kRows = 16, kKeys = 32;
 
 inline size_t whole(size_t count, size_t unit) { return (count + unit - 1) / unit; }
 
-// What one head needs, in `scratch`: keys by 16 (a tile for each 32 dimensions), values by 32 (a tile for each 16 dimensions), scores of two blocks
-// of rows, weights of one as bfloat16, products with the values for each 32 dimensions, and the last rows' queries, whole tiles of them.
+// What one head needs, in `scratch`: keys by 16 (a tile for each 32 dimensions), values by 32 (a tile for each 16 dimensions), the scores of two times 32
+// keys, the weights of a block of rows as bfloat16, two blocks' products with the values for each 32 dimensions, and the last rows' queries, whole tiles of them.
 struct Room {
   size_t keys;         // padded to whole 32
   size_t key_tiles;    // of 16 keys
@@ -33,14 +33,14 @@ struct Room {
     key = static_cast<uint8_t*>(scratch);
     value = key + keys / kTileRows * key_tiles * kTile;
     score = reinterpret_cast<float*>(value + keys / kKeys * value_tiles * kTile);
-    weight = reinterpret_cast<uint16_t*>(score + 2 * kRows * keys);
+    weight = reinterpret_cast<uint16_t*>(score + 2 * kRows * kKeys);
     sums = reinterpret_cast<float*>(weight + kRows * keys);
-    query = reinterpret_cast<uint16_t*>(sums + key_tiles * kRows * kDims);
+    query = reinterpret_cast<uint16_t*>(sums + 2 * key_tiles * kRows * kDims);
   }
-  // Of all of them: a token of keys and values, and its part of three blocks' rows; sums and queries.
+  // A token of keys and values, and its part of a block's weights; scores; sums and queries, for two blocks.
   size_t bytes() const {
-    return keys / kTileRows * key_tiles * kTile + keys / kKeys * value_tiles * kTile + keys * kRows * (2 * sizeof(float) + sizeof(uint16_t)) +
-           key_tiles * kRows * kDims * (sizeof(float) + sizeof(uint16_t));
+    return keys / kTileRows * key_tiles * kTile + keys / kKeys * value_tiles * kTile + keys * kRows * sizeof(uint16_t) + 2 * kRows * kKeys * sizeof(float) +
+           2 * key_tiles * kRows * kDims * (sizeof(float) + sizeof(uint16_t));
   }
 };
 
@@ -73,13 +73,17 @@ inline void transpose(const __m512i* in, uint8_t* out) {
 
 inline __mmask32 first_of(size_t count) { return count >= 32 ? 0xFFFFFFFFu : (1u << count) - 1u; }
 
+// Scores are wanted in units of 1/512, so keys are taken times 512: nine more in the exponent. (Zero becomes 2^-118.)
+constexpr short kTimesUnits = 9 << 7;
+
 void place_keys(const uint16_t* rows, size_t stride, size_t tokens, size_t head_dim, const Room& room) {
   for (size_t j = 0; j < room.keys; j += kTileRows) {
     for (size_t t = 0; t < room.key_tiles; ++t) {
       const __mmask32 dims = first_of(head_dim - t * kDims);
       __m512i sixteen[kTileRows];
       for (size_t i = 0; i < kTileRows; ++i) {
-        sixteen[i] = j + i < tokens ? _mm512_maskz_loadu_epi16(dims, rows + (j + i) * stride + t * kDims) : _mm512_setzero_si512();
+        sixteen[i] = j + i < tokens ? _mm512_maskz_add_epi16(dims, _mm512_maskz_loadu_epi16(dims, rows + (j + i) * stride + t * kDims), _mm512_set1_epi16(kTimesUnits))
+                                    : _mm512_setzero_si512();
       }
       transpose(sixteen, room.key + (j / kTileRows * room.key_tiles + t) * kTile);
     }
@@ -93,9 +97,13 @@ inline void interleave(__m512i a, __m512i b, uint8_t* first, uint8_t* second) {
   _mm512_store_si512(second, _mm512_permutex2var_epi64(low, _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15), high));
 }
 
+// Packing two registers of scores works within lanes of 16 bytes: weights of keys 0 to 3 stand before those of 16 to 19, then 4 to 7, and so on. Where
+// the pair of values goes that belongs to keys j and j + 1 of 32.
+inline size_t pair_of(size_t j) { return j % 16 / 4 * 4 + j / 16 * 2 + j % 4 / 2; }
+
 void place_values(const uint16_t* rows, size_t stride, size_t tokens, size_t head_dim, const Room& room) {
   for (size_t j = 0; j < room.keys; j += 2) {
-    uint8_t* const to = room.value + j / kKeys * room.value_tiles * kTile + j % kKeys / 2 * kTileBytes;
+    uint8_t* const to = room.value + j / kKeys * room.value_tiles * kTile + pair_of(j % kKeys) * kTileBytes;
     for (size_t t = 0; t < room.value_tiles; t += 2) {
       const __mmask32 dims = first_of(head_dim - t * kTileRows);
       const auto row = [&](size_t token) { return token < tokens ? _mm512_maskz_loadu_epi16(dims, rows + token * stride + t * kTileRows) : _mm512_setzero_si512(); };
@@ -104,19 +112,19 @@ void place_values(const uint16_t* rows, size_t stride, size_t tokens, size_t hea
   }
 }
 
-// A block of rows on its way: which rows, and where their queries and scores are.
+// A block of rows on its way: which rows, and where their queries and sums are.
 struct Block {
   size_t first, rows;
   const uint16_t* queries;
   size_t stride;  // of queries, in bytes
-  float* score;
+  float* sums;
 };
 
 // The scores of a block with the next 32 keys; `unit` counts these. The compiler does not know that tile instructions read and write memory.
-inline void score_unit(const Block& block, const Room& room, size_t unit) {
-  const size_t row_bytes = room.keys * sizeof(float), step = room.key_tiles * kTile;
+inline void score_unit(const Block& block, const Room& room, size_t unit, float* score) {
+  const size_t step = room.key_tiles * kTile;
   const uint8_t* const key = room.key + 2 * unit * step;
-  uint8_t* const out = reinterpret_cast<uint8_t*>(block.score + unit * kKeys);
+  uint8_t* const out = reinterpret_cast<uint8_t*>(score);
   __asm__ volatile("" ::: "memory");
   _tile_zero(0);
   _tile_zero(1);
@@ -127,27 +135,26 @@ inline void score_unit(const Block& block, const Room& room, size_t unit) {
     _tile_loadd(7, key + step + t * kTile, kTileBytes);
     _tile_dpbf16ps(1, 4, 7);
   }
-  _tile_stored(0, out, row_bytes);
-  _tile_stored(1, out + kTileBytes, row_bytes);
+  _tile_stored(0, out, kKeys * sizeof(float));
+  _tile_stored(1, out + kTileBytes, kKeys * sizeof(float));
   __asm__ volatile("" ::: "memory");
 }
 
-// The products of the weights with the values of the next 32 keys, 32 dimensions after the other.
-inline void mix_unit(const Room& room, size_t unit) {
-  const size_t steps = room.keys / kKeys, part = unit / steps, step = unit % steps, row_bytes = room.keys * sizeof(uint16_t);
-  const uint8_t* const value = room.value + (step * room.value_tiles + 2 * part) * kTile;
+// The products of the weights with the values of the next 32 keys, in the 32 dimensions of `part`.
+inline void mix_unit(const Block& block, const Room& room, size_t part, size_t unit) {
+  const uint8_t* const value = room.value + (unit * room.value_tiles + 2 * part) * kTile;
   __asm__ volatile("" ::: "memory");
-  if (step == 0) {
+  if (unit == 0) {
     _tile_zero(2);
     _tile_zero(3);
   }
-  _tile_loadd(5, room.weight + step * kKeys, row_bytes);
+  _tile_loadd(5, room.weight + unit * kKeys, room.keys * sizeof(uint16_t));
   _tile_loadd(6, value, kTileBytes);
   _tile_dpbf16ps(2, 5, 6);
   _tile_loadd(7, value + kTile, kTileBytes);
   _tile_dpbf16ps(3, 5, 7);
-  if (step + 1 == steps) {
-    uint8_t* const out = reinterpret_cast<uint8_t*>(room.sums + part * kRows * kDims);
+  if ((unit + 1) * kKeys == room.keys) {
+    uint8_t* const out = reinterpret_cast<uint8_t*>(block.sums + part * kRows * kDims);
     _tile_stored(2, out, kDims * sizeof(float));
     _tile_stored(3, out + kTileBytes, kDims * sizeof(float));
   }
@@ -168,80 +175,94 @@ inline __m512 joined(const __m512* in, const Join& join) {
   return d;
 }
 
-// 2^(x - n) for whole numbers n near top, x no more than top: by a cubic over |x - m| <= 1/2, m the nearest whole number, off by at most 1.1e-4
-// relatively, times 2^(m - n). Adding `shift`, 1.5 * 2^23 - n, leaves m - n in the low bits. Below floor it stays 2^(floor - n).
-inline __m512 exp2_of(__m512 x, __m512 floor, __m512 shift) {
-  const __m512 t = _mm512_max_ps(x, floor);
-  const __m512 shifted = _mm512_add_ps(t, shift), r = _mm512_sub_ps(t, _mm512_sub_ps(shifted, shift));
-  __m512 p = _mm512_set1_ps(0.0551713198f);
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.242610544f));
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.69326099f));
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.999928107f));
-  return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p), _mm512_slli_epi32(_mm512_castps_si512(shifted), 23)));
-}
-
-constexpr float kShift = 12582912.0f;  // 1.5 * 2^23
-
-// The last, incomplete 32 columns of a row of scores.
-struct Tail {
-  size_t at, left;
-  __mmask16 first, second;
-
-  explicit Tail(size_t tokens) : at(tokens / kKeys * kKeys), left(tokens - at), first(some(0)), second(some(16)) {}
-  __mmask16 some(size_t from) const { return static_cast<__mmask16>(left >= from + 16 ? 0xFFFFu : left > from ? (1u << (left - from)) - 1u : 0u); }
+// f - (2^f - 1) in units of 1/512, in the middle of each 64th of 0 <= f < 1. What a score's bits say as a float's exponent and fraction is 2^n (1 + f):
+// too much by 2^n times this.
+alignas(64) constexpr uint8_t kTooMuch[64] = {
+    1, 4, 6, 8, 10, 13, 15, 17, 19, 21, 22, 24, 26, 27, 29, 30, 32, 33, 34, 36, 37, 38, 39, 40, 40, 41, 42, 42, 43, 43, 44, 44,
+    44, 44, 44, 44, 44, 43, 43, 43, 42, 41, 41, 40, 39, 38, 37, 36, 34, 33, 31, 30, 28, 26, 24, 22, 20, 18, 15, 13, 10, 7, 4, 2,
 };
 
-inline __m512 largest(const float* score, const Tail& tail) {
-  __m512 a = _mm512_set1_ps(-1e30f), b = a;
-  for (size_t j = 0; j < tail.at; j += kKeys) {
-    a = _mm512_max_ps(a, _mm512_load_ps(score + j));
-    b = _mm512_max_ps(b, _mm512_load_ps(score + j + 16));
+struct Powers {
+  const __m512i too_much = _mm512_load_si512(kTooMuch), bias = _mm512_set1_epi16(127 << 7);
+
+  // 2^s as bfloat16, in the order of `pair_of`, of 32 scores in units: n and f in sixteen bits, f corrected, the last two bits cut off (every weight of a row is
+  // less for it, so it is no bias). A weight is off by at most 2^-7 from its row's common factor. |s| >= 64 counts as 64.
+  inline __m512i operator()(__m512 first, __m512 second) const {
+    const __m512i units = _mm512_packs_epi32(_mm512_cvtps_epi32(first), _mm512_cvtps_epi32(second));
+    const __m512i less = _mm512_maskz_permutexvar_epi8(0x5555555555555555u, _mm512_srli_epi16(units, 3), too_much);
+    return _mm512_add_epi16(_mm512_srai_epi16(_mm512_subs_epi16(units, less), 2), bias);
   }
-  if (tail.left != 0) {
-    a = _mm512_mask_max_ps(a, tail.first, a, _mm512_load_ps(score + tail.at));
-    b = _mm512_mask_max_ps(b, tail.second, b, _mm512_load_ps(score + tail.at + 16));
-  }
-  return _mm512_max_ps(a, b);
+};
+
+// Sums of weights that say that no score of a row left the range of its sixteen bits: greater ones would make it 2^63, and the least possible weight,
+// 2^-64, beside a sum of 2^-34, is nothing.
+constexpr float kLeastSum = 0x1p-34f, kMostSum = 0x1p62f;
+
+// Those of 32 keys, the last ones of a sequence, that are its own, in the order of the weights.
+inline __mmask32 own_of(size_t left) {
+  __mmask32 own = 0;
+  for (size_t j = 0; j < left; ++j) own |= 1u << (pair_of(j) * 2 + j % 2);
+  return own;
 }
 
-// One row of scores to weights; returns the sums of the lanes.
-inline __m512 to_weights(const float* score, const Tail& tail, float top, uint16_t* weight) {
-  const __m512 floor = _mm512_set1_ps(top - 60.0f), shift = _mm512_set1_ps(kShift - top);
-  __m512 a = _mm512_setzero_ps(), b = a;
-  const auto put = [&](size_t j, __m512 p, __m512 q) {
-    a = _mm512_add_ps(a, p);
-    b = _mm512_add_ps(b, q);
-    _mm512_store_si512(weight + j, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(q, p)));
-  };
-  for (size_t j = 0; j < tail.at; j += kKeys) put(j, exp2_of(_mm512_load_ps(score + j), floor, shift), exp2_of(_mm512_load_ps(score + j + 16), floor, shift));
-  if (tail.left != 0) {
-    put(tail.at, _mm512_maskz_mov_ps(tail.first, exp2_of(_mm512_load_ps(score + tail.at), floor, shift)),
-        _mm512_maskz_mov_ps(tail.second, exp2_of(_mm512_load_ps(score + tail.at + 16), floor, shift)));
-  }
-  return _mm512_add_ps(a, b);
+inline __m512 added(__m512 sum, __m512i weights) {
+  const __m512i ones = _mm512_set1_epi16(0x3F80);
+  return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(weights), reinterpret_cast<__m512bh>(ones));
 }
 
-// The softmax of a block's rows; one over the sums of their weights, in `joined`'s order. `behind(i)` and `ahead(i)` are the tile unit's work beside row i.
-template <typename Behind, typename Ahead>
-inline void softmax(const Block& block, const Tail& tail, const Room& room, float* inverse, const Behind& behind, const Ahead& ahead) {
+// The weights of a block with 32 keys, `kShift`: with something taken off each row's scores. `each` sums them up.
+template <bool kShift>
+inline void weigh(const float* score, const Powers& power, __mmask32 own, const float* shift, uint16_t* weight, size_t stride, __m512* each) {
+#pragma GCC unroll 16
+  for (size_t i = 0; i < kRows; ++i) {
+    __m512 first = _mm512_load_ps(score + i * kKeys), second = _mm512_load_ps(score + i * kKeys + 16);
+    if constexpr (kShift) {
+      first = _mm512_sub_ps(first, _mm512_set1_ps(shift[kPlace[i]]));
+      second = _mm512_sub_ps(second, _mm512_set1_ps(shift[kPlace[i]]));
+    }
+    const __m512i weights = _mm512_maskz_mov_epi16(own, power(first, second));
+    _mm512_store_si512(weight + i * stride, weights);
+    each[i] = added(each[i], weights);
+  }
+}
+
+inline __m512 total_of(const __m512* each) {
+  return joined(each, [](__m512 a, __m512 b) { return _mm512_add_ps(a, b); });
+}
+
+// The whole block again, each of the rows in `far` less its greatest score; returns the sums.
+__attribute__((noinline)) __m512 block_again(const Block& block, const Room& room, __mmask32 last, __mmask16 far) {
+  const Powers power;
+  const size_t units = room.keys / kKeys;
   __m512 each[kRows];
-  for (size_t i = 0; i < kRows; ++i) {
-    behind(i);
-    each[i] = i < block.rows ? largest(block.score + i * room.keys, tail) : _mm512_setzero_ps();
+  for (auto& row : each) row = _mm512_set1_ps(-3e38f);
+  const __m512i to_key = _mm512_setr_epi32(0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27);
+  for (size_t u = 0; u < units; ++u) {
+    score_unit(block, room, u, room.score);
+    // The mask is in the order of weights: bits of keys 4 n to 4 n + 3 are 8 n on, those of the other sixteen four behind.
+    const __mmask32 own = u + 1 < units ? 0xFFFFFFFFu : last;
+    const __m512i bits = _mm512_srlv_epi32(_mm512_set1_epi32(static_cast<int>(own)), to_key);
+    const __mmask16 first = _mm512_test_epi32_mask(bits, _mm512_set1_epi32(1)), second = _mm512_test_epi32_mask(bits, _mm512_set1_epi32(16));
+    for (size_t i = 0; i < kRows; ++i) {
+      each[i] = _mm512_mask_max_ps(each[i], first, each[i], _mm512_load_ps(room.score + i * kKeys));
+      each[i] = _mm512_mask_max_ps(each[i], second, each[i], _mm512_load_ps(room.score + i * kKeys + 16));
+    }
   }
-  alignas(64) float tops[kRows];
-  _mm512_store_ps(tops, joined(each, [](__m512 a, __m512 b) { return _mm512_max_ps(a, b); }));
-  for (size_t i = 0; i < kRows; ++i) {
-    ahead(i);
-    each[i] = i < block.rows ? to_weights(block.score + i * room.keys, tail, tops[kPlace[i]], room.weight + i * room.keys) : _mm512_set1_ps(1.0f);
+  alignas(64) float shift[kRows];
+  _mm512_store_ps(shift, _mm512_maskz_mov_ps(far, joined(each, [](__m512 a, __m512 b) { return _mm512_max_ps(a, b); })));
+  for (auto& row : each) row = _mm512_setzero_ps();
+  for (size_t u = 0; u < units; ++u) {
+    score_unit(block, room, u, room.score);
+    weigh<true>(room.score, power, u + 1 < units ? 0xFFFFFFFFu : last, shift, room.weight + u * kKeys, room.keys, each);
+    mix_unit(block, room, 0, u);
   }
-  _mm512_store_ps(inverse, _mm512_div_ps(_mm512_set1_ps(1.0f), joined(each, [](__m512 a, __m512 b) { return _mm512_add_ps(a, b); })));
+  return total_of(each);
 }
 
 // The products of a block's weights with the values, divided by the weights' sums.
-void finish(const AttentionJob<uint16_t>& job, size_t at, const Block& block, const Room& room, const float* inverse) {
+void finish(const AttentionJob<uint16_t>& job, size_t at, const Block& block, const float* inverse) {
   for (size_t d = 0; d < job.head_dim; d += kDims) {
-    const float* const sums = room.sums + d * kRows;
+    const float* const sums = block.sums + d * kRows;
     for (size_t i = 0; i < block.rows; ++i) {
       const __m512 scale = _mm512_set1_ps(inverse[kPlace[i]]);
       const __m512 a = _mm512_mul_ps(_mm512_load_ps(sums + i * kDims), scale), b = _mm512_mul_ps(_mm512_load_ps(sums + i * kDims + 16), scale);
@@ -252,8 +273,9 @@ void finish(const AttentionJob<uint16_t>& job, size_t at, const Block& block, co
 
 // Block `index` of a head. Whole tiles of queries are read: where these would leave the sequence's rows, they are copied.
 Block block_of(const AttentionJob<uint16_t>& job, size_t at, size_t index, const Room& room) {
-  Block block{index * kRows, job.tokens - index * kRows, job.qkv + index * kRows * job.stride + at, job.stride * sizeof(uint16_t), room.score + index % 2 * kRows * room.keys};
+  Block block{index * kRows, job.tokens - index * kRows, job.qkv + index * kRows * job.stride + at, job.stride * sizeof(uint16_t), room.sums + index % 2 * room.key_tiles * kRows * kDims};
   const size_t width = room.key_tiles * kDims;
+  uint16_t* const query = room.query + index % 2 * kRows * width;
   if (block.rows >= kRows) {
     block.rows = kRows;
     if (at + width <= job.stride) return block;
@@ -261,10 +283,10 @@ Block block_of(const AttentionJob<uint16_t>& job, size_t at, size_t index, const
   for (size_t i = 0; i < kRows; ++i) {
     for (size_t d = 0; d < width; d += kDims) {
       const __mmask32 dims = i < block.rows ? first_of(job.head_dim - d) : 0;
-      _mm512_store_si512(room.query + i * width + d, _mm512_maskz_loadu_epi16(dims, block.queries + (i < block.rows ? i : 0) * job.stride + d));
+      _mm512_store_si512(query + i * width + d, _mm512_maskz_loadu_epi16(dims, block.queries + (i < block.rows ? i : 0) * job.stride + d));
     }
   }
-  block.queries = room.query;
+  block.queries = query;
   block.stride = width * sizeof(uint16_t);
   return block;
 }
@@ -285,27 +307,43 @@ inline void ask_for_rows(const AttentionJob<uint16_t>& job, size_t at, size_t bl
 void one_head(const AttentionJob<uint16_t>& job, size_t at, const Room& room) {
   place_keys(job.qkv + job.keys + at, job.stride, job.tokens, job.head_dim, room);
   place_values(job.qkv + job.values + at, job.stride, job.tokens, job.head_dim, room);
-  const size_t blocks = whole(job.tokens, kRows), units = room.keys / kKeys, mixes = units * room.key_tiles;
-  const Tail tail(job.tokens);
+  const Powers power;
+  const size_t blocks = whole(job.tokens, kRows), units = room.keys / kKeys;
+  const __mmask32 last = own_of(job.tokens - (units - 1) * kKeys);
   alignas(64) float inverse[2][kRows];
+  float *score = room.score, *ahead = room.score + kRows * kKeys;
   Block before{}, block = block_of(job, at, 0, room);
-  for (size_t u = 0; u < units; ++u) score_unit(block, room, u);
+  score_unit(block, room, 0, score);
   for (size_t b = 0; b < blocks; ++b) {
     ask_for_rows(job, at + job.head_dim, b);
-    const Block next = b + 1 < blocks ? block_of(job, at, b + 1, room) : Block{};
-    const auto behind = [&](size_t i) {
-      for (size_t u = mixes * i / kRows; b != 0 && u < mixes * (i + 1) / kRows; ++u) mix_unit(room, u);
-    };
-    const auto ahead = [&](size_t i) {
-      for (size_t u = units * i / kRows; next.rows != 0 && u < units * (i + 1) / kRows; ++u) score_unit(next, room, u);
-    };
-    softmax(block, tail, room, inverse[b % 2], behind, ahead);
-    if (b != 0) finish(job, at, before, room, inverse[(b - 1) % 2]);
+    const Block next = b + 1 < blocks ? block_of(job, at, b + 1, room) : block;
+    __m512 each[kRows];
+    for (auto& row : each) row = _mm512_setzero_ps();
+    for (size_t u = 0; u < units; ++u) {
+      const bool more = u + 1 < units;
+      score_unit(more ? block : next, room, more ? u + 1 : 0, ahead);
+      weigh<false>(score, power, more ? 0xFFFFFFFFu : last, nullptr, room.weight + u * kKeys, room.keys, each);
+      if (u != 0) mix_unit(block, room, 0, u - 1);
+      float* const done = score;
+      score = ahead;
+      ahead = done;
+    }
+    mix_unit(block, room, 0, units - 1);
+    if (b != 0) finish(job, at, before, inverse[(b - 1) % 2]);
+    __m512 total = total_of(each);
+    const auto far = static_cast<__mmask16>(~_mm512_mask_cmp_ps_mask(_mm512_cmp_ps_mask(total, _mm512_set1_ps(kLeastSum), _CMP_GE_OQ), total, _mm512_set1_ps(kMostSum), _CMP_LE_OQ));
+    if (far != 0) {
+      total = block_again(block, room, last, far);
+      score_unit(next, room, 0, score);  // its room was used
+    }
+    for (size_t part = 1; part < room.key_tiles; ++part) {
+      for (size_t u = 0; u < units; ++u) mix_unit(block, room, part, u);
+    }
+    _mm512_store_ps(inverse[b % 2], _mm512_div_ps(_mm512_set1_ps(1.0f), total));
     before = block;
     block = next;
   }
-  for (size_t u = 0; u < mixes; ++u) mix_unit(room, u);
-  finish(job, at, before, room, inverse[(blocks - 1) % 2]);
+  finish(job, at, before, inverse[(blocks - 1) % 2]);
 }
 
 void run(const AttentionJob<uint16_t>* job) {

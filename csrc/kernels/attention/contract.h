@@ -7,6 +7,8 @@
 // `bf16`: q, k, v and out are bfloat16. Products are exact and summed in float32; p is off by at most 2^-12 relatively, then rounded to
 // bfloat16 for the products with v, while its sum is taken before or after that rounding. So each out_i is off by at most
 // 2^-7 * max |v| + the rounding of out itself, plus what an error of head_dim 2^-22 sum |q k| in s makes of p. p below 2^-60 may be zero.
+// amx: p itself off by at most 2^-7 from its row's common factor, so out_i by at most 2^-6 * max |v|; p is 2^s without the maximum where a row's sum
+// of these lies from 2^-34 to 2^62, and those of less than 2^-64 count as that. |k| < 2^118.
 // `f32`: everything is float32; p off by at most 2^-20 relatively.
 // A sequence's result depends on that sequence alone, to the bit, on any one target; heads may be computed in any groups.
 //

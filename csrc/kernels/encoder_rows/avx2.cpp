@@ -12,7 +12,7 @@ using Loops = EncoderRowsLoops<EncoderAvx2>;
 
 }  // namespace
 
-const EncoderRows encoder_rows_avx2 = {Loops::norm, Loops::quantize<false>, Loops::quantize<true>, target};
+const EncoderRows encoder_rows_avx2 = {Loops::norm, Loops::quantize<false>, Loops::quantize<true>, nullptr, target};
 
 }  // namespace nf::kernels
 

@@ -149,7 +149,7 @@ void quantize_gelu(const QuantizeJob* job) {
 
 }  // namespace
 
-const EncoderRows encoder_rows_avx512 = {norm, quantize, quantize_gelu, target};
+const EncoderRows encoder_rows_avx512 = {norm, quantize, quantize_gelu, nullptr, target};
 
 }  // namespace nf::kernels
 

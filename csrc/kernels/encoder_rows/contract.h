@@ -3,6 +3,8 @@
 // norm: x = (x + add - mean) / sqrt(variance + eps) * gamma + beta over `width` values, float32, off by at most 2^-18 (1 + |value| / deviation)
 //   deviations; and, where asked for, the same row once more as codes or as bfloat16. Columns from `width` to `padded` become zero.
 // quantize: bfloat16 rows to codes.    quantize_gelu: the same for rows that are nowhere below kGeluLow, which is every row's low.
+// gelu_codes: float16 rows x to the codes of gelu(x) = x * Phi(x) from kGeluLow to the greatest max(x, 0), in float16 arithmetic: off by at most 0.8 steps
+// and 1e-4. Infinite x count as 65,504.
 //
 // A code from 0 to 255 says low + scale * code: low is the row's least value (as far as it matters: that of its first `width` columns, or of
 // all `padded`), scale = (greatest - low) / 255. Each is off by at most 0.5 + 2^-12 steps; where the row spans less than kLeastSpan, scale and codes are zero. Codes of columns
@@ -44,7 +46,7 @@ struct NormJob {
 };
 
 struct QuantizeJob {
-  const uint16_t* input;
+  const uint16_t* input;  // bfloat16; float16 for gelu_codes
   size_t input_stride;
   size_t rows, padded;
   uint8_t* codes;
@@ -57,6 +59,7 @@ struct EncoderRows {
   void (*norm)(const NormJob* job);
   void (*quantize)(const QuantizeJob* job);
   void (*quantize_gelu)(const QuantizeJob* job);
+  void (*gelu_codes)(const QuantizeJob* job);  // null: this target has none
   const char* (*target)();
 };
 
@@ -64,6 +67,7 @@ extern const EncoderRows encoder_rows_scalar;
 #if defined(__x86_64__)
 extern const EncoderRows encoder_rows_avx2;
 extern const EncoderRows encoder_rows_avx512;
+extern const EncoderRows encoder_rows_avx512fp16;
 #elif defined(__aarch64__)
 extern const EncoderRows encoder_rows_neon_dotprod;
 #endif

@@ -12,7 +12,7 @@ using Loops = EncoderRowsLoops<EncoderNeon>;
 
 }  // namespace
 
-const EncoderRows encoder_rows_neon_dotprod = {Loops::norm, Loops::quantize<false>, Loops::quantize<true>, target};
+const EncoderRows encoder_rows_neon_dotprod = {Loops::norm, Loops::quantize<false>, Loops::quantize<true>, nullptr, target};
 
 }  // namespace nf::kernels
 

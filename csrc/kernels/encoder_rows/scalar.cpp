@@ -77,6 +77,6 @@ void quantize_rows(const QuantizeJob* job) {
 
 }  // namespace
 
-const EncoderRows encoder_rows_scalar = {norm, quantize_rows<false>, quantize_rows<true>, target};
+const EncoderRows encoder_rows_scalar = {norm, quantize_rows<false>, quantize_rows<true>, nullptr, target};
 
 }  // namespace nf::kernels

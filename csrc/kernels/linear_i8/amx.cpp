@@ -52,9 +52,11 @@ void run(const LinearI8Job* job, LinearOut out) {
   with_out(out, [&](auto kind) { run_as<decltype(kind)::value>(*job); });
 }
 
+void run_f16(const LinearI8Job* job) { run_as<LinearOut::f16>(*job); }
+
 }  // namespace
 
-const LinearI8 linear_i8_amx = {run, target};
+const LinearI8 linear_i8_amx = {run, run_f16, target};
 
 }  // namespace nf::kernels
 

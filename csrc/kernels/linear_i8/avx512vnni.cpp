@@ -36,7 +36,7 @@ void run(const LinearI8Job* job, LinearOut out) {
 
 }  // namespace
 
-const LinearI8 linear_i8_avx512vnni = {run, target};
+const LinearI8 linear_i8_avx512vnni = {run, nullptr, target};
 
 }  // namespace nf::kernels
 

@@ -30,7 +30,7 @@ struct Products {
 
 }  // namespace
 
-const LinearI8 linear_i8_avxvnni = {LinearI8Loops<EncoderAvx2, Products>::run, target};
+const LinearI8 linear_i8_avxvnni = {LinearI8Loops<EncoderAvx2, Products>::run, nullptr, target};
 
 }  // namespace nf::kernels
 

@@ -6,7 +6,7 @@
 //
 // An input code says low + scale * code, so what the lows contribute is the column's sum of weights, `column_sum`, times the row's low. Seven
 // roundings at most, fused or not: |y - exact| <= 2^-21 (|acc scale scale| + |low sum| + |bias|). gelu: off by at most 1e-5 and 2^-20 relatively;
-// bfloat16: rounded to nearest on top of it. A row's result depends on that row alone, to the bit, on any one target.
+// bfloat16, float16: rounded to nearest on top of it. A row's result depends on that row alone, to the bit, on any one target.
 //
 // Input rows and outputs may have any alignment; weights begin on a 64-byte boundary. Nothing behind the last row's `depth` codes is read.
 #pragma once
@@ -26,12 +26,13 @@ struct LinearI8Job {
   const float* column_scale;  // 16 values for each panel, as in the next two
   const float* column_sum;
   const float* bias;
-  void* out;          // float, or uint16_t for bfloat16
+  void* out;          // float, or uint16_t for bfloat16 and float16
   size_t out_stride;  // values from row to row
 };
 
 struct LinearI8 {
   void (*run)(const LinearI8Job* job, LinearOut out);
+  void (*run_f16)(const LinearI8Job* job);  // y as float16, infinite from 65,520 on; null: this target has none
   const char* (*target)();
 };
 

@@ -41,7 +41,7 @@ struct Products {
 
 }  // namespace
 
-const LinearI8 linear_i8_neon_dotprod = {LinearI8Loops<EncoderNeon, Products>::run, target};
+const LinearI8 linear_i8_neon_dotprod = {LinearI8Loops<EncoderNeon, Products>::run, nullptr, target};
 
 }  // namespace nf::kernels
 

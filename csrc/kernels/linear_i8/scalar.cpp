@@ -41,6 +41,6 @@ void run(const LinearI8Job* job, LinearOut out) {
 
 }  // namespace
 
-const LinearI8 linear_i8_scalar = {run, target};
+const LinearI8 linear_i8_scalar = {run, nullptr, target};
 
 }  // namespace nf::kernels
