@@ -120,6 +120,14 @@ def test_durations_are_those_of_this_machine_where_there_are_any(tmp_path: Path,
     results.write({**document, "seconds": {"score": 75.4, "encode": 9.0}}, tmp_path)
     cpu = document["machine"]["cpu"]
     assert durations.measured(tmp_path, False, cpu) == {"score": 75.4}, "encode ran without a peer"
+    part = {
+        **document,
+        "date": "2026-01-02T00:00:00+00:00",
+        "command": "python -m benchmarks score --only faiss",
+        "seconds": {"score": 1.0},
+    }
+    results.write(part, tmp_path)
+    assert durations.measured(tmp_path, False, cpu) == {"score": 75.4}, "with some of the peers alone it says nothing"
     assert durations.measured(tmp_path, True, cpu) == durations.measured(tmp_path, False, "another") == {}
     lines = durations.lines(["score", "tokenize"], False, tmp_path)
     assert len(lines) == 3

@@ -10,13 +10,15 @@ from benchmarks.core import machine, results
 
 
 def measured(folder: Path, quick: bool, cpu: str) -> dict[str, float]:
-    """Suite -> seconds in the newest whole run (peers beside us, nobody held) on a CPU of this name."""
+    """Suite -> seconds in the newest whole run (all peers beside us, nobody held, nothing failed) on a CPU of this name."""
     out: dict[str, float] = {}
     for path in sorted(folder.glob("*.json")):
         document = results.read(path)
         if document["quick"] != quick or document["machine"].get("cpu") != cpu or document["nearfield"].get("forced"):
             continue
-        beside = {row["suite"] for row in document["rows"] if not row["ours"]}
+        if "--only" in document["command"].split():
+            continue
+        beside = {row["suite"] for row in document["rows"] if not row["ours"]} - set(document.get("failed", {}))
         out |= {name: taken for name, taken in document.get("seconds", {}).items() if name in beside}
     return out
 
