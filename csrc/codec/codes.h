@@ -80,6 +80,9 @@ class Coder {
   // A coded row as a query.
   Probe probe_of(const std::int8_t* row) const { return {row, side() * terms_of(row, width_).scale}; }
 
+  // Inner products of a query's codes with those of n coded rows.
+  void products(const std::int8_t* codes, const std::int8_t* const* rows, std::size_t n, std::int32_t* out) const { gather_(codes, rows, n, width_, out); }
+
   // Distances to n coded rows; `products` has room for n.
   void distances(const Probe& probe, const std::int8_t* const* rows, std::size_t n, std::int32_t* products, float* out) const {
     gather_(probe.codes, rows, n, width_, products);

@@ -57,6 +57,7 @@ struct FrozenGraph {
   // A compact block's neighbours.
   const std::uint32_t* links(std::uint32_t node) const { return reinterpret_cast<const std::uint32_t*>(blocks + node * shape.stride + shape.row); }
   const std::int8_t* fine_row(std::uint32_t node) const { return fine + node * codec::code_width(params.dim); }
+  const std::int8_t* fine_row_or_null(std::uint32_t node) const { return fine != nullptr ? fine_row(node) : nullptr; }
   codec::Coder coder() const { return codec::Coder(params.metric, params.dim, centre.data()); }
   // Copies the coded rows of the doors side by side.
   void open_doors();

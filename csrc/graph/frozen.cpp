@@ -5,6 +5,7 @@
 #include <cstring>
 #include <limits>
 
+#include "base/prefetch.h"
 #include "base/status.h"
 #include "parallel/pool.h"
 
@@ -34,6 +35,24 @@ constexpr double kRoom = 1.5;
 // rows as near ones take a walk farther than distances do.
 constexpr double kWayByEstimates = 0.5, kWayByDistances = 0.65;
 
+// Every allowed row is looked at instead, for some queries with the same list of them.
+void scan_all(const FrozenTools& tools, const Request& request, const Choice& choice, const std::vector<score::Query>& queries, std::size_t begin,
+              std::size_t end, const std::vector<std::uint32_t>& nodes, Skim& skim, const Answer& answer) {
+  const FrozenGraph& graph = tools.graph;
+  skim.begin(tools.coder, graph.params.metric, std::min(request.k, std::max<std::size_t>(1, nodes.size())));
+  for (std::size_t at = begin; at < end; ++at) skim.add(queries[at], choice.bias(at));
+  const auto score = [&](std::size_t query, std::uint32_t node) {
+    return skim.coded(query).score(tools.coder, graph.params.metric, graph.row(node), graph.fine_row_or_null(node));
+  };
+  skim.over(nodes, [&](std::uint32_t node) { return graph.row(node); }, score);
+  const auto ask_for = [&](std::uint32_t node) {
+    if (graph.fine != nullptr) prefetch(graph.fine_row(node), tools.coder.width());
+  };
+  for (std::size_t at = begin; at < end; ++at) {
+    answer.write(skim.best(at - begin, [&](std::uint32_t node) { return score(at - begin, node); }, ask_for), at, request.k);
+  }
+}
+
 // One part of a batch: walks take turns, each a step, until all of its queries are answered.
 class Turns {
  public:
@@ -44,6 +63,7 @@ class Turns {
   void run(std::size_t begin, std::size_t end, Walkers& walkers) {
     next_ = begin;
     end_ = end;
+    skim_ = &walkers.skim;
     std::size_t at[Walkers::kTurns], running = 0;  // whose query, and how many walks are under way, the first ones
     Walker* walks[Walkers::kTurns];
     for (Walker& each : walkers.each) {
@@ -73,13 +93,13 @@ class Turns {
   bool begin_next(Walker& walker, std::size_t& at) {
     while (next_ < end_) {
       at = next_++;
-      walker.prepare(tools_, queries_[at]);
       const std::size_t matches = choice_.matches(at);
       if (!choice_.scans(matches)) {
+        walker.prepare(tools_, queries_[at]);
         begin_walk(walker, at, widened(ef(), matches, tools_.graph.size));
         return true;
       }
-      scan(walker, at);
+      scan(at);
     }
     return false;
   }
@@ -110,16 +130,13 @@ class Turns {
     // Clearly fewer than the filter would let through by chance: its rows lie elsewhere, and the nearest may not be among those found.
     const bool elsewhere = matches < size && walker.kept() < std::min(matches, least_by_chance(walker.expanded(), matches, size));
     if (request_.mode == Mode::automatic && (elsewhere || walker.scored().size() < std::min(request_.k, matches))) {
-      scan(walker, at);
+      scan(at);
     } else {
       answer_.write(walker.scored(), at, request_.k);
     }
   }
 
-  void scan(Walker& walker, std::size_t at) {
-    walker.scan(tools_, choice_.list(at, own_), choice_.bias(at), request_.k);
-    answer_.write(walker.scored(), at, request_.k);
-  }
+  void scan(std::size_t at) { scan_all(tools_, request_, choice_, queries_, at, at + 1, choice_.list(at, own_), *skim_, answer_); }
 
   const FrozenTools& tools_;
   const Request& request_;
@@ -129,6 +146,7 @@ class Turns {
   const Frozen::Growth growth_;
   std::size_t next_ = 0, end_ = 0;
   Ahead ahead_;
+  Skim* skim_ = nullptr;
   std::vector<std::uint32_t> own_;
 };
 
@@ -142,7 +160,13 @@ void Frozen::search(const Request& request, const Answer& answer) const {
   const Choice choice(request, Nodes{graph_.size, graph_.live, graph_.deleted, graph_.params.m});
   raise_if_bad(parallel::parallel_for(request.nq, request.threads, [&](std::size_t begin, std::size_t end, std::size_t) {
     auto walkers = walkers_.borrow();
-    Turns(tools, request, choice, queries, answer, growth_).run(begin, end, *walkers);
+    if (choice.shared_scan() == nullptr) {
+      Turns(tools, request, choice, queries, answer, growth_).run(begin, end, *walkers);
+      return;
+    }
+    for (std::size_t at = begin; at < end; at += Skim::kQueries) {
+      scan_all(tools, request, choice, queries, at, std::min(end, at + Skim::kQueries), *choice.shared_scan(), walkers->skim, answer);
+    }
   }));
 }
 

@@ -18,6 +18,7 @@
 #include "graph/graph.h"
 #include "graph/request.h"
 #include "graph/scratch.h"
+#include "graph/skim.h"
 #include "graph/snapshot.h"
 #include "graph/stats.h"
 #include "storage/sections.h"
@@ -25,6 +26,12 @@
 namespace nf::graph {
 
 class Frozen;
+
+// What one thread needs to search.
+struct SearchScratch {
+  Scratch walk;
+  Skim skim;
+};
 
 class Hnsw {
  public:
@@ -73,7 +80,8 @@ class Hnsw {
   mutable std::mutex writing_;
   std::unique_ptr<Graph> graph_;
   Published published_;
-  mutable ScratchList scratches_;
+  mutable ScratchList scratches_;  // the writer's
+  mutable Lending<SearchScratch> searching_;
   std::size_t connected_ = 0;          // nodes when connect() last ran
   std::size_t buried_ = 0;             // nodes deleted since then
   std::vector<std::uint64_t> failed_;  // nodes of an add that failed, to be deleted with the next snapshot

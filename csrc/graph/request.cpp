@@ -1,6 +1,7 @@
 #include "graph/request.h"
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
 
 #include "score/door.h"
@@ -11,6 +12,31 @@ namespace {
 template <typename T>
 const T* row_of(const MatrixView<T>& view, std::size_t query) {
   return view.data == nullptr ? nullptr : view.row(view.rows == 1 ? 0 : query);
+}
+
+constexpr std::uint64_t kHighBits = 0x8080808080808080u;
+
+// The high bit of each byte that is not zero.
+std::uint64_t marked(std::uint64_t bytes) { return (((bytes & ~kHighBits) + ~kHighBits) | bytes) & kHighBits; }
+
+std::uint64_t eight_bytes(const std::uint8_t* from, std::size_t count) {
+  std::uint64_t bytes = 0;
+  std::memcpy(&bytes, from, count);
+  return bytes;
+}
+
+// visit(first, kept) for nodes by eights: bit 8 i + 7 of `kept` says that node first + i may be a result. A filter is looked at once for every
+// search, by eight of its bytes at a time: one by one they took 4 ns a node, 0.4 ms of each search among 100,000.
+template <class Visit>
+void each_eight(const Keep& keep, std::size_t size, const Visit& visit) {
+  const std::size_t end = std::min<std::size_t>(size, keep.limit);
+  for (std::size_t first = 0; first < end; first += 8) {
+    const std::size_t n = std::min<std::size_t>(8, end - first);
+    std::uint64_t kept = n == 8 ? kHighBits : kHighBits & ((std::uint64_t{1} << 8 * n) - 1);
+    if (keep.allowed != nullptr) kept &= marked(n == 8 ? eight_bytes(keep.allowed + first, 8) : eight_bytes(keep.allowed + first, n));
+    if (kept != 0 && keep.deleted != nullptr) kept &= ~marked(n == 8 ? eight_bytes(keep.deleted + first, 8) : eight_bytes(keep.deleted + first, n));
+    if (kept != 0) visit(first, kept);
+  }
 }
 
 }  // namespace
@@ -24,6 +50,13 @@ void Answer::write(const std::vector<Scored>& scored, std::size_t query, std::si
     scores[query * k + i] = filled ? static_cast<float>(scored[i].score) : std::numeric_limits<float>::quiet_NaN();
   }
   counts[query] = static_cast<std::int64_t>(scored.size());
+}
+
+void Answer::write(const std::vector<score::Candidate>& best, std::size_t query, std::size_t k) const {
+  std::vector<Scored> scored;
+  scored.reserve(best.size());
+  for (const score::Candidate& each : best) scored.push_back({each.lower, static_cast<std::uint32_t>(each.slot)});
+  write(scored, query, k);
 }
 
 std::vector<score::Query> plan(const Request& request, const Params& params, std::vector<float>& unit) {
@@ -77,15 +110,16 @@ const float* Choice::bias(std::size_t query) const { return row_of(request_.bias
 std::size_t Choice::count(const Keep& keep) const {
   if (keep.allowed == nullptr && request_.limit >= nodes_.size) return nodes_.live;
   std::size_t count = 0;
-  for (std::uint32_t node = 0; node < std::min(nodes_.size, keep.limit); ++node) count += keep(node) ? 1 : 0;
+  each_eight(keep, nodes_.size, [&](std::size_t, std::uint64_t kept) { count += static_cast<std::size_t>(__builtin_popcountll(kept)); });
   return count;
 }
 
 std::vector<std::uint32_t> Choice::kept(const Keep& keep) const {
   std::vector<std::uint32_t> nodes;
-  for (std::uint32_t node = 0; node < std::min(nodes_.size, keep.limit); ++node) {
-    if (keep(node)) nodes.push_back(node);
-  }
+  nodes.reserve(shared_ ? matches_ : 0);
+  each_eight(keep, nodes_.size, [&](std::size_t first, std::uint64_t kept) {
+    for (; kept != 0; kept &= kept - 1) nodes.push_back(static_cast<std::uint32_t>(first + static_cast<std::size_t>(__builtin_ctzll(kept)) / 8));
+  });
   return nodes;
 }
 

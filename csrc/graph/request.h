@@ -46,6 +46,7 @@ struct Answer {
   std::int64_t* counts;
 
   void write(const std::vector<Scored>& scored, std::size_t query, std::size_t k) const;
+  void write(const std::vector<score::Candidate>& best, std::size_t query, std::size_t k) const;
 };
 
 // Which nodes may be results. Every node may be passed through.
@@ -83,6 +84,8 @@ class Choice {
   bool scans(std::size_t matches) const;
   // They themselves; `own` is room for those of a query with a filter of its own.
   const std::vector<std::uint32_t>& list(std::size_t query, std::vector<std::uint32_t>& own) const;
+  // The list that every query of the request scans, or null: then each is asked for.
+  const std::vector<std::uint32_t>* shared_scan() const { return listed_ ? &list_ : nullptr; }
   const float* bias(std::size_t query) const;
 
  private:

@@ -2,44 +2,25 @@
 
 #include <algorithm>
 
-#include "score/collector.h"
 #include "score/exact.h"
+#include "score/gather.h"
 
 namespace nf::graph {
-namespace {
-
-constexpr std::size_t kBlock = 256;  // rows per call of the kernel; their pointers and distances stay in the first-level cache
-
-}  // namespace
 
 double exact_score(const Graph& graph, const score::Query& query, std::uint32_t node) {
   return score::exact_score(graph.params.metric, query, graph.rows[node], graph.params.dim);
 }
 
-void scan(const Graph& graph, const Space& space, const score::Query& query, const std::vector<std::uint32_t>& nodes, const float* bias,
-          std::size_t k, Scratch& scratch) {
-  const auto bias_of = [&](std::uint64_t node) { return bias != nullptr ? static_cast<double>(bias[node]) : 0.0; };
-  const score::ExactScore exact = [&](std::uint64_t node) { return exact_score(graph, query, static_cast<std::uint32_t>(node)) + bias_of(node); };
-  score::Collector collector(std::min(k, std::max<std::size_t>(1, nodes.size())));
-  scratch.reserve_rows(kBlock);
-  for (std::size_t begin = 0; begin < nodes.size(); begin += kBlock) {
-    const std::size_t n = std::min(kBlock, nodes.size() - begin);
-    for (std::size_t i = 0; i < n; ++i) scratch.rows[i] = graph.rows[nodes[begin + i]];
-    space.distances(query.scan, scratch.rows.data(), n, scratch.distances.data());
-    for (std::size_t i = 0; i < n; ++i) {
-      const std::uint32_t node = nodes[begin + i];
-      const double norm = graph.norms[node];
-      if (score::needs_float64(graph.params.metric, query.norm, norm)) {
-        const double score = exact(node);
-        collector.offer({score, score, node}, exact);
-      } else {
-        const auto bound = score::Bound::of(graph.params.metric, graph.params.dim, query, norm);
-        collector.offer(bound.around(-scratch.distances[i], bias_of(node), node), exact);
-      }
-    }
+void scan(const Graph& graph, const codec::Coder& coder, const std::vector<score::Query>& queries, std::size_t begin, std::size_t end, const Choice& choice,
+          const std::vector<std::uint32_t>& nodes, std::size_t k, Skim& skim, const Answer& answer) {
+  skim.begin(coder, graph.params.metric, std::min(k, std::max<std::size_t>(1, nodes.size())));
+  for (std::size_t at = begin; at < end; ++at) skim.add(queries[at], choice.bias(at));
+  const auto exact = [&](std::size_t query, std::uint32_t node) { return exact_score(graph, queries[begin + query], node); };
+  skim.over(nodes, [&](std::uint32_t node) { return graph.codes[node]; }, exact);
+  const auto ask_for = [&](std::uint32_t node) { score::prefetch_lines(graph.rows[node], graph.params.dim * sizeof(float)); };
+  for (std::size_t at = begin; at < end; ++at) {
+    answer.write(skim.best(at - begin, [&](std::uint32_t node) { return exact(at - begin, node); }, ask_for), at, k);
   }
-  scratch.scored.clear();
-  for (const score::Candidate& row : collector.finish(exact)) scratch.scored.push_back({row.lower, static_cast<std::uint32_t>(row.slot)});
 }
 
 }  // namespace nf::graph

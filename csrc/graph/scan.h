@@ -6,7 +6,8 @@
 #include <vector>
 
 #include "graph/graph.h"
-#include "graph/scratch.h"
+#include "graph/request.h"
+#include "graph/skim.h"
 #include "score/plan.h"
 
 namespace nf::graph {
@@ -14,9 +15,8 @@ namespace nf::graph {
 // The float64 score of a stored row, the one the exact scorer defines (score/scan.h), without bias.
 double exact_score(const Graph& graph, const score::Query& query, std::uint32_t node);
 
-// Into scratch.scored: the k best of `nodes` by exact score plus bias (one value per node, or nullptr), best first. A float32 pass discards
-// every row whose score cannot reach the k-th best even with the largest rounding error; what is left is scored in float64.
-void scan(const Graph& graph, const Space& space, const score::Query& query, const std::vector<std::uint32_t>& nodes, const float* bias,
-          std::size_t k, Scratch& scratch);
+// Queries begin..end, at most Skim::kQueries of them, over the same nodes, by exact score plus bias.
+void scan(const Graph& graph, const codec::Coder& coder, const std::vector<score::Query>& queries, std::size_t begin, std::size_t end, const Choice& choice,
+          const std::vector<std::uint32_t>& nodes, std::size_t k, Skim& skim, const Answer& answer);
 
 }  // namespace nf::graph

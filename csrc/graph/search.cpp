@@ -39,22 +39,30 @@ struct Tools {
   kernels::InsertKey insert;
 };
 
-void search_one(const Graph& graph, const Tools& tools, const Request& request, const Choice& choice, const score::Query& query, std::size_t at,
-                Scratch& scratch) {
+void walk_one(const Graph& graph, const Tools& tools, const Request& request, const Choice& choice, const score::Query& query, std::size_t at,
+              Scratch& scratch) {
   scratch.scored.clear();
+  if (tools.entry == kNone) return;
+  const From from{tools.coder, probe_of(tools.coder, query.scan, scratch), tools.passable, tools.entry, request.skipped(at)};
+  scratch.best.assign(1, descend(graph, from, 0, scratch));
+  search_layer(graph, from, 0, std::max(request.ef, request.k), choice.keep(at), scratch);
+  take_best(graph, tools.space, query, request.k, scratch);
+}
+
+void search_one(const Graph& graph, const Tools& tools, const Request& request, const Choice& choice, const std::vector<score::Query>& queries, std::size_t at,
+                SearchScratch& scratch, const Answer& answer) {
   const std::size_t matches = choice.matches(at);
-  const bool exact = choice.scans(matches);
-  if (!exact && tools.entry != kNone) {
-    const From from{tools.coder, probe_of(tools.coder, query.scan, scratch), tools.passable, tools.entry, request.skipped(at)};
-    scratch.best.assign(1, descend(graph, from, 0, scratch));
-    search_layer(graph, from, 0, std::max(request.ef, request.k), choice.keep(at), scratch);
-    take_best(graph, tools.space, query, request.k, scratch);
+  bool scans = choice.scans(matches);
+  if (!scans) {
+    walk_one(graph, tools, request, choice, queries[at], at, scratch.walk);
+    scans = request.mode == Mode::automatic && scratch.walk.scored.size() < std::min(request.k, matches);
   }
-  const bool too_few = scratch.scored.size() < std::min(request.k, matches);
-  if (exact || (too_few && request.mode == Mode::automatic)) {
-    std::vector<std::uint32_t> own;
-    scan(graph, tools.space, query, choice.list(at, own), choice.bias(at), request.k, scratch);
+  if (!scans) {
+    answer.write(scratch.walk.scored, at, request.k);
+    return;
   }
+  std::vector<std::uint32_t> own;
+  scan(graph, tools.coder, queries, at, at + 1, choice, choice.list(at, own), request.k, scratch.skim, answer);
 }
 
 }  // namespace
@@ -69,12 +77,15 @@ void Hnsw::search(const Snapshot& at, const Request& request, const Answer& answ
   const Tools tools{Space(graph.params), graph.coder(), now->passable, now->entry, kernels::insert_key()};
   const Choice choice(request, Nodes{at.size, at.live, at.deleted.data(), graph.params.m, now->passable});
   raise_if_bad(parallel::parallel_for(request.nq, request.threads, [&](std::size_t begin, std::size_t end, std::size_t) {
-    auto scratch = scratches_.borrow();
-    scratch->pool.use(tools.insert);
-    for (std::size_t query = begin; query < end; ++query) {
-      search_one(graph, tools, request, choice, queries[query], query, *scratch);
-      answer.write(scratch->scored, query, request.k);
+    auto scratch = searching_.borrow();
+    if (const auto* const shared = choice.shared_scan()) {
+      for (std::size_t query = begin; query < end; query += Skim::kQueries) {
+        scan(graph, tools.coder, queries, query, std::min(end, query + Skim::kQueries), choice, *shared, request.k, scratch->skim, answer);
+      }
+      return;
     }
+    scratch->walk.pool.use(tools.insert);
+    for (std::size_t query = begin; query < end; ++query) search_one(graph, tools, request, choice, queries, query, *scratch, answer);
   }));
 }
 

@@ -23,12 +23,6 @@ constexpr std::size_t kNearLines = 16;
   for (; at < bytes; at += kCacheLine) __builtin_prefetch(block + at, 0, 2);
 }
 
-double dot(const float* a, const float* b, std::size_t dim) {
-  double sum = 0.0;
-  for (std::size_t i = 0; i < dim; ++i) sum += static_cast<double>(a[i]) * b[i];
-  return sum;
-}
-
 }  // namespace
 
 void Ahead::leave(const unsigned char* block, std::size_t bytes) {
@@ -70,23 +64,6 @@ bool NodeSet::insert(std::uint32_t node) {
   return put(node);
 }
 
-void Walker::prepare(const FrozenTools& tools, const score::Query& query) {
-  const FrozenGraph& graph = tools.graph;
-  const std::size_t dim = graph.params.dim, width = tools.coder.width();
-  rest_.resize(dim);
-  codes_.resize(width);
-  fine_.resize(width);
-  probe_ = tools.coder.encode_query(query.scan, rest_.data(), codes_.data());
-  tools.coder.encode_fine(rest_.data(), tools.coder.scale_of(probe_), codes_.data(), fine_.data());
-  norm_ = query.norm;
-  if (graph.params.metric == Metric::l2) {
-    square_ = dot(rest_.data(), rest_.data(), dim);
-  } else {
-    centre_product_ = dot(query.scan, graph.centre.data(), dim);
-    square_ = graph.params.metric == Metric::ip ? norm_ * norm_ : 1.0;
-  }
-}
-
 // For each four dimensions and each pattern of their signs, the sum of the rotated query's values: as a whole number of steps above the
 // smallest such sum, so that  b . R w = step * (sum of entries) + shift.
 void Walker::make_tables(const FrozenTools& tools) {
@@ -95,7 +72,7 @@ void Walker::make_tables(const FrozenTools& tools) {
   const std::size_t groups = graph.shape.groups;
   rotated_.resize(graph.rotation.width());
   tables_.resize(groups * kernels::kSignGroupBytes);
-  graph.rotation.apply(tools.hadamard, rest_.data(), rotated_.data());
+  graph.rotation.apply(tools.hadamard, query_.rest.data(), rotated_.data());
   float widest = 0.0f, least = 0.0f;
   for (std::size_t i = 0; i < rotated_.size(); i += kDims) {
     const float* const y = rotated_.data() + i;
@@ -121,11 +98,11 @@ void Walker::start(const FrozenTools& tools, std::size_t ef, std::size_t most, c
   kept_ = expanded_ = 0;
   reach_ = reach;
   if (graph.params.metric == Metric::l2) {
-    away_ = square_;
+    away_ = query_.square;
   } else {
     // |q| |x| - q . x: half of |q - x|^2 were the query as long as the rows, times what it is longer.
-    away_ = std::sqrt(square_ * reach.square) - centre_product_;
-    reach_.least *= reach.square > 0.0 ? std::sqrt(square_ / reach.square) : 1.0;
+    away_ = std::sqrt(query_.square * reach.square) - query_.centre_product;
+    reach_.least *= reach.square > 0.0 ? std::sqrt(query_.square / reach.square) : 1.0;
   }
   bound_ = ~Key{0};
   fetched_ = false;
@@ -143,7 +120,7 @@ void Walker::start(const FrozenTools& tools, std::size_t ef, std::size_t most, c
   if (graph.layout == Layout::inlined) make_tables(tools);
   const std::size_t n = graph.doors.size();
   for (std::size_t i = 0; i < n; ++i) rows_[i] = graph.door_rows.data() + i * graph.shape.row;
-  tools.coder.distances(probe_, rows_.data(), n, products_.data(), distances_.data());
+  tools.coder.distances(query_.probe, rows_.data(), n, products_.data(), distances_.data());
   Key nearest[kOpenDoors];
   std::fill(nearest, nearest + kOpenDoors, ~Key{0});
   for (std::size_t i = 0; i < n; ++i) {
@@ -177,7 +154,7 @@ bool Walker::step(const FrozenTools& tools, Ahead* ahead) {
       const std::int8_t* row = graph.row(node);
       float distance;
       std::int32_t product;
-      tools.coder.distances(probe_, &row, 1, &product, &distance);
+      tools.coder.distances(query_.probe, &row, 1, &product, &distance);
       if (keep_(node)) found_.offer(key_of(distance, node));
       draw_bound();
       estimate_neighbours(tools, node, distance, ahead != nullptr ? ahead->take() : nullptr);
@@ -244,7 +221,7 @@ void Walker::measure_neighbours(const FrozenTools& tools, std::uint32_t node) {
   for (std::size_t i = 0; i < std::min(n, kAhead); ++i) prefetch(rows_[i], graph.shape.row);
   for (std::size_t i = 0; i < n; i += kAhead) {
     for (std::size_t j = i + kAhead; j < std::min(n, i + 2 * kAhead); ++j) prefetch(rows_[j], graph.shape.row);
-    tools.coder.distances(probe_, rows_.data() + i, std::min(kAhead, n - i), products_.data(), distances_.data() + i);
+    tools.coder.distances(query_.probe, rows_.data() + i, std::min(kAhead, n - i), products_.data(), distances_.data() + i);
   }
   for (std::size_t i = 0; i < n; ++i) {
     const Key key = key_of(distances_[i], fresh_[i]);
@@ -256,14 +233,7 @@ void Walker::measure_neighbours(const FrozenTools& tools, std::uint32_t node) {
 }
 
 double Walker::score_of(const FrozenTools& tools, std::uint32_t node) const {
-  const FrozenGraph& graph = tools.graph;
-  const std::int8_t* row = graph.row(node);
-  const codec::CodeTerms terms = codec::terms_of(row, tools.coder.width());
-  const codec::FineCodes query{codes_.data(), fine_.data(), tools.coder.scale_of(probe_)};
-  const double product = tools.coder.product(query, {row, graph.fine != nullptr ? graph.fine_row(node) : nullptr, terms.scale});
-  if (graph.params.metric == Metric::l2) return 0.0 - std::max(0.0, square_ + static_cast<double>(terms.add) - 2.0 * product);
-  if (norm_ == 0.0) return 0.0;
-  return centre_product_ - static_cast<double>(terms.add) + product;
+  return query_.score(tools.coder, tools.graph.params.metric, tools.graph.row(node), tools.graph.fine_row_or_null(node));
 }
 
 void Walker::finish(const FrozenTools& tools, std::size_t k) {
@@ -271,20 +241,6 @@ void Walker::finish(const FrozenTools& tools, std::size_t k) {
   for (std::size_t i = 0; i < found_.size(); ++i) scored_.push_back({score_of(tools, node_of(found_[i])), node_of(found_[i])});
   std::sort(scored_.begin(), scored_.end(), better);
   if (scored_.size() > k) scored_.resize(k);
-}
-
-void Walker::scan(const FrozenTools& tools, const std::vector<std::uint32_t>& nodes, const float* bias, std::size_t k) {
-  scored_.clear();
-  for (const std::uint32_t node : nodes) {
-    const Scored each{score_of(tools, node) + (bias != nullptr ? static_cast<double>(bias[node]) : 0.0), node};
-    if (scored_.size() >= k && !better(each, scored_.front())) continue;
-    scored_.push_back(each);
-    std::push_heap(scored_.begin(), scored_.end(), better);
-    if (scored_.size() <= k) continue;
-    std::pop_heap(scored_.begin(), scored_.end(), better);
-    scored_.pop_back();
-  }
-  std::sort_heap(scored_.begin(), scored_.end(), better);
 }
 
 }  // namespace nf::graph

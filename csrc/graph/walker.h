@@ -8,9 +8,11 @@
 #include <vector>
 
 #include "graph/blocks.h"
+#include "graph/coded_query.h"
 #include "graph/pool.h"
 #include "graph/request.h"
 #include "graph/scratch.h"
+#include "graph/skim.h"
 #include "score/plan.h"
 
 namespace nf::graph {
@@ -72,7 +74,7 @@ struct Reach {
 class Walker {
  public:
   // Codes of the query; needed before anything else.
-  void prepare(const FrozenTools& tools, const score::Query& query);
+  void prepare(const FrozenTools& tools, const score::Query& query) { query_.prepare(tools.coder, tools.graph.params.metric, query); }
 
   // A walk with `ef` candidates that keeps the `most` nearest nodes among those that may be results, and does not see `skipped`.
   void start(const FrozenTools& tools, std::size_t ef, std::size_t most, const Keep& keep, std::uint32_t skipped, const Reach& reach);
@@ -84,9 +86,6 @@ class Walker {
   std::size_t kept() const { return kept_; }
   // The k best of what the walk found, into scored().
   void finish(const FrozenTools& tools, std::size_t k);
-
-  // Scores all of `nodes` instead, plus bias where there is one.
-  void scan(const FrozenTools& tools, const std::vector<std::uint32_t>& nodes, const float* bias, std::size_t k);
   double score_of(const FrozenTools& tools, std::uint32_t node) const;
   const std::vector<Scored>& scored() const { return scored_; }
 
@@ -97,10 +96,8 @@ class Walker {
   void draw_bound();
 
   // The query.
-  double norm_ = 0.0, centre_product_ = 0.0, square_ = 0.0;  // |q| as given, q . c; l2: |q - c|^2, otherwise |q|^2 as searched for
-  codec::Probe probe_;
-  std::vector<float> rest_, rotated_;
-  std::vector<std::int8_t> codes_, fine_;
+  CodedQuery query_;
+  std::vector<float> rotated_;
   std::vector<std::uint8_t> tables_;
   kernels::Estimate1BitQuery table_{};
 
@@ -121,10 +118,11 @@ class Walker {
   std::vector<Scored> scored_;
 };
 
-// Walks that take turns.
+// Walks that take turns, and scans instead of walks.
 struct Walkers {
   static constexpr std::size_t kTurns = 4;
   Walker each[kTurns];
+  Skim skim;
 };
 
 }  // namespace nf::graph
