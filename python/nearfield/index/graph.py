@@ -15,7 +15,7 @@ from nearfield.errors import FormatError, InputError
 from nearfield.index.calibration import Calibration, calibrate
 from nearfield.index.common import by_slot, check_search, make_hits
 from nearfield.index.ids import IdMap
-from nearfield.index.planner import MOST_SHARE, SearchPlan, plan_of, step_of
+from nearfield.index.planner import MOST_SHARE, SearchPlan, plan_of, scans_together, step_of
 from nearfield.kernels.choice import score_stored
 from nearfield.types import AnyArray, BoolArray, FloatArray, Hits, Ids, IntArray, Metric, Storage
 
@@ -117,7 +117,7 @@ class GraphIndex:
             graph, names = self._seen
             limit = graph.slots
             mask, weights = by_slot(filter, bias, names, graph, limit, len(rows))
-        step = self._step(graph, width.ef, count, mask)[0]
+        step = self._step(graph, width.ef, count, mask, len(rows))[0]
         slots, scores, counts = graph.search(rows, count, limit, width.ef, mask, weights, count_threads, step=step)
         return make_hits(names, slots, scores, counts)
 
@@ -136,8 +136,9 @@ class GraphIndex:
 
         A scan is exact over the rows that may be results. It is taken where it is no more work than the walk: rows^2 <= ef * step * all
         rows, where ``step`` is how many rows of a scan cost as much as one node of a walk, measured once per process for each kind of
-        index, dim and M (on 20,000 rows and more; M stands in below). A walk that meets too few rows, as where a filter's rows lie away
-        from the query, ends in a scan as well. The batch plays no part: scans and walks both cost the same for each query of a batch.
+        index, dim and M (on 20,000 rows and more; M stands in below), once for single queries and once for batches: from 16 queries with
+        one filter or none on, a scan reads each row once for sixteen of them, and so pays for several times as many rows. A walk that
+        meets too few rows, as where a filter's rows lie away from the query, ends in a scan as well.
 
         Args:
             queries, k, ef, target_recall, filter, bias, threads: as for ``search``.
@@ -165,7 +166,7 @@ class GraphIndex:
             ef=width.ef,
             source=width.source,
             target_recall=width.target,
-            step=self._step(graph, width.ef, count, mask),
+            step=self._step(graph, width.ef, count, mask, len(rows)),
             mask=mask,
             bias=weights is not None,
             queries=len(rows),
@@ -207,11 +208,11 @@ class GraphIndex:
             slots = names.require(ids)
         return graph.get(slots)
 
-    def _step(self, graph: _core.HnswView | _core.Frozen, ef: int, k: int, mask: BoolArray | None) -> tuple[float, bool]:
+    def _step(self, graph: _core.HnswView | _core.Frozen, ef: int, k: int, mask: BoolArray | None, queries: int) -> tuple[float, bool]:
         """The planner's step; not measured where it cannot matter."""
         if mask is None and graph.live > max(ef, k) * MOST_SHARE * self.M:
             return float(self.M), False
-        return step_of(graph, self._kind)
+        return step_of(graph, self._kind, scans_together(queries, mask))
 
     def _width(self, k: int, ef: int | None, target: float | None, threads: int) -> Width:
         if ef is not None:

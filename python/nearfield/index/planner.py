@@ -13,12 +13,14 @@ from nearfield.types import BoolArray, IntArray
 
 # Queries and rows of the measurement: some ten milliseconds.
 QUERIES, ROWS, WIDTH, ROUNDS = 16, 4_000, 64, 3
+# From so many queries with one filter on, a scan reads each row once for sixteen of them (csrc/graph/skim.h).
+TOGETHER = 16
 # Below so many rows nothing is measured: M stands in, which is right within a factor of two or three.
 LEAST_ROWS = 20_000
 # A measurement disturbed by other work must not turn the choice upside down.
 LEAST_SHARE, MOST_SHARE = 0.25, 16.0
 
-_steps: dict[tuple[str, int, int, bool], float] = {}
+_steps: dict[tuple[str, int, int, bool, bool], float] = {}
 _measuring = threading.Lock()
 
 
@@ -32,6 +34,7 @@ class SearchPlan:
         target_recall: what the calibration was asked for; None where ef was given or is the default.
         step: rows of a scan that cost as much as one node of a walk.
         measured: whether ``step`` was measured in this process, or M stands in.
+        together: whether a scan takes the queries sixteen at a time, which makes its rows cheaper and ``step`` larger.
         matches: ``(nq,)``, rows that may be results of each query.
         scans: ``(nq,)``, whether each query scans them all instead of walking.
         reasons: ``nq`` lines.
@@ -42,39 +45,60 @@ class SearchPlan:
     target_recall: float | None
     step: float
     measured: bool
+    together: bool
     matches: IntArray
     scans: BoolArray
     reasons: list[str]
 
 
-def step_of(graph: _core.HnswView | _core.Frozen, kind: str) -> tuple[float, bool]:
+def scans_together(queries: int, mask: BoolArray | None) -> bool:
+    """Whether a scan of so many queries takes sixteen at a time: they are enough, and have one filter or none.
+
+    >>> scans_together(16, None), scans_together(1, None)
+    (True, False)
+    """
+    return queries >= TOGETHER and (mask is None or len(mask) == 1)
+
+
+def step_of(graph: _core.HnswView | _core.Frozen, kind: str, together: bool) -> tuple[float, bool]:
     """Rows of a scan that cost as much as one node of a walk, and whether that was measured.
 
-    Measured once per process for each kind of index, dim, M and metric's side of it, on the first index of ``LEAST_ROWS`` rows that asks.
+    Measured once per process for each kind of index, dim, M, metric's side of it and way to scan, on the first index of ``LEAST_ROWS`` rows
+    that asks.
     """
     params = graph.params()
     m = float(params["M"])
-    key = (kind, int(params["dim"]), int(params["M"]), params["metric"] == "l2")
+    key = (kind, int(params["dim"]), int(params["M"]), params["metric"] == "l2", together)
     if key in _steps:
         return _steps[key], True
     if graph.live < LEAST_ROWS:
         return m, False
     with _measuring:
         if key not in _steps:
-            _steps[key] = float(np.clip(_measure(graph), LEAST_SHARE * m, MOST_SHARE * m))
+            _steps[key] = float(np.clip(_measure(graph, together), LEAST_SHARE * m, MOST_SHARE * m))
     return _steps[key], True
 
 
-def _measure(graph: _core.HnswView | _core.Frozen) -> float:
-    slots = np.ascontiguousarray(graph.live_slots()[:: max(1, graph.live // QUERIES)][:QUERIES])
+def _measure(graph: _core.HnswView | _core.Frozen, together: bool) -> float:
+    """Seconds of a walk's node over those of a scan's row: one query a call, or all in one call."""
+    slots = np.ascontiguousarray(graph.live_slots()[:: max(1, graph.live // (ROUNDS * QUERIES))][: ROUNDS * QUERIES])
     queries, seconds = graph.get(slots), {"walk": np.inf, "scan": np.inf}
-    for _ in range(ROUNDS):
+    calls = 1 if together else QUERIES
+    # Every call looks at rows of its own, far apart: those of the call before lie in the second-level cache, and a real filter's do not.
+    apart = max(1, graph.slots // ROWS)
+    masks = np.zeros((min(apart, calls), graph.slots), np.bool_)
+    for i, mask in enumerate(masks):
+        mask[i::apart] = True
+    rows = int(masks[0].sum())
+    for turn in range(ROUNDS):
+        ours = queries[turn * QUERIES : (turn + 1) * QUERIES]
         for mode in seconds:
-            limit = graph.slots if mode == "walk" else min(ROWS, graph.slots)
             start = time.perf_counter()
-            graph.search(queries, 10, limit, WIDTH, threads=1, mode=mode)
+            for call in range(calls):
+                mask = masks[call % len(masks)][None] if mode == "scan" else None
+                graph.search(ours[call :: calls], 10, graph.slots, WIDTH, mask, threads=1, mode=mode)
             seconds[mode] = min(seconds[mode], time.perf_counter() - start)
-    return (seconds["walk"] / WIDTH) / (seconds["scan"] / ROWS)
+    return (seconds["walk"] / WIDTH) / (seconds["scan"] / rows)
 
 
 def plan_of(
@@ -96,16 +120,17 @@ def plan_of(
     else:
         matches = np.broadcast_to(mask[:, graph.live_slots()].sum(axis=1, dtype=np.int64), queries).copy()
     scans = np.array([bias or _core.scan_pays(float(n), float(size), float(width), step[0]) for n in matches.tolist()], np.bool_)
-    lines = [_reason(n, scan, bias, width, size, step) for n, scan in zip(matches.tolist(), scans.tolist(), strict=True)]
-    return SearchPlan(ef, source, target_recall, *step, matches, scans, lines)
+    together = scans_together(queries, mask)
+    lines = [_reason(n, scan, bias, width, size, step, together) for n, scan in zip(matches.tolist(), scans.tolist(), strict=True)]
+    return SearchPlan(ef, source, target_recall, *step, together, matches, scans, lines)
 
 
-def _reason(matches: int, scan: bool, bias: bool, width: int, size: int, step: tuple[float, bool]) -> str:
+def _reason(matches: int, scan: bool, bias: bool, width: int, size: int, step: tuple[float, bool], together: bool) -> str:
     if bias:
         return f"scan of {matches:,} rows: a bias moves every score, so that a walk by distance would miss rows"
     nodes = width * size / matches if matches else 0.0
     cost = nodes * step[0]
-    how = "measured" if step[1] else "M, not measured"
+    how = ("measured" if step[1] else "M, not measured") + (", sixteen queries together" if together else "")
     verb = "no more than" if scan else "more than"
     walk = f"a walk of ef = {width:,} expands about {nodes:,.0f} nodes, as much work as {cost:,.0f} rows ({step[0]:.1f} each, {how})"
     return f"{'scan' if scan else 'walk'}: {matches:,} rows are {verb} its cost; {walk}"
