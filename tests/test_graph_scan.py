@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import oracles
 import pytest
 
 import nearfield as nf
+import oracles
 from nearfield.index import planner
 from nearfield.types import Metric
 

@@ -95,8 +95,8 @@ def _measure(graph: _core.HnswView | _core.Frozen, together: bool) -> float:
         for mode in seconds:
             start = time.perf_counter()
             for call in range(calls):
-                mask = masks[call % len(masks)][None] if mode == "scan" else None
-                graph.search(ours[call :: calls], 10, graph.slots, WIDTH, mask, threads=1, mode=mode)
+                allowed = masks[call % len(masks)][None] if mode == "scan" else None
+                graph.search(ours[call::calls], 10, graph.slots, WIDTH, allowed, threads=1, mode=mode)
             seconds[mode] = min(seconds[mode], time.perf_counter() - start)
     return (seconds["walk"] / WIDTH) / (seconds["scan"] / rows)
 
