@@ -66,8 +66,13 @@ py::dict stats(const Frozen& index) {
 }  // namespace
 
 void register_frozen(py::module_& m) {
-  m.def("scan_pays", &graph::scan_pays, py::arg("matches"), py::arg("size"), py::arg("ef"), py::arg("step"),
-        "Whether a graph's search scans `matches` of `size` slots instead of walking with width ef; step: rows of a scan as much work as a node of a walk.");
+  m.def("scan_pays", &graph::scan_pays, py::arg("matches"), py::arg("size"), py::arg("ef"), py::arg("step"), py::arg("hop"),
+        "Whether a graph's search scans `matches` of `size` slots instead of walking with width ef; step: rows of a scan as much work as a node of a walk; "
+        "hop: as for walk_nodes.");
+  m.def("walk_nodes", &graph::walk_nodes, py::arg("matches"), py::arg("size"), py::arg("ef"), py::arg("hop"),
+        "How many nodes a walk of width ef is as much work as, where `matches` of `size` slots may be results. hop: the same of a walk over these alone, for "
+        "each of its candidates.");
+  m.def("hops_pay", &graph::hops_pay, py::arg("matches"), py::arg("size"), py::arg("hop"), "Whether a walk goes over the slots that may be results alone.");
   py::class_<Frozen> type(m, "Frozen", "A graph that no longer changes, by slot as Hnsw.");
   def_search(type, &search<Array<float>>);
   def_search(type, &search<TextQueries>);
@@ -82,6 +87,7 @@ void register_frozen(py::module_& m) {
       .def("params", &params, "dim, metric, M, ef_construction, seed, compact.")
       .def("save", &save, py::arg("path"), py::arg("sections"), "Writes a container of kind 'frozen': these sections, then the graph.")
       .def_property_readonly("slots", [](const Frozen& index) { return index.graph().size; }, "How many slots there are, tombstones included.")
+      .def_property_readonly("hop_nodes", &Frozen::hop_nodes, "As for walk_nodes.")
       .def_property_readonly("live", [](const Frozen& index) { return index.graph().live; }, "How many rows are live.")
       .def_property_readonly("row_bytes", [](const Frozen& index) { return index.bytes_per_row(); }, "Memory of one row with its links and codes.");
 }

@@ -120,6 +120,7 @@ void add_readers(py::class_<Index>& type) {
       .def("live_slots", [](const Index& index) { return live_slots_of(Sight(index)); }, "The slots of live rows, rising.")
       .def("params", [](const Index& index) { return params_of(index.params()); }, "dim, metric, M, ef_construction, seed, alpha.")
       .def_property_readonly("slots", [](const Index& index) { return Sight(index).size(); }, "How many slots there are, tombstones included.")
+      .def_property_readonly("hop_nodes", [](const Index&) { return Hnsw::kHopNodes; }, "As for walk_nodes.")
       .def_property_readonly("live", [](const Index& index) { return Sight(index).live(); }, "How many rows are live.");
 }
 

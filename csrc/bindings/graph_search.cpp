@@ -13,8 +13,9 @@ MatrixView<T> aligned_with(const Array<T>& array, std::size_t nq, std::size_t li
 graph::Mode mode_of(const std::string& name) {
   if (name == "automatic") return graph::Mode::automatic;
   if (name == "walk") return graph::Mode::walk;
+  if (name == "hop") return graph::Mode::hop;
   if (name == "scan") return graph::Mode::scan;
-  throw InputError("mode: '" + name + "' given, 'automatic', 'walk' or 'scan' expected");
+  throw InputError("mode: '" + name + "' given, 'automatic', 'walk', 'hop' or 'scan' expected");
 }
 
 }  // namespace

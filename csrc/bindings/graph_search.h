@@ -39,7 +39,7 @@ void def_search(Type& type, Function function) {
   type.def("search", function, py::arg("queries").noconvert(), py::arg("k"), py::arg("limit"), py::arg("ef"), py::arg("mask").noconvert() = py::none(),
            py::arg("bias").noconvert() = py::none(), py::arg("threads") = 0, py::arg("mode") = "automatic", py::arg("step") = 0.0,
            py::arg("skip").noconvert() = py::none(),
-           "The k best live rows among slots 0..limit-1: slots (nq, k), scores (nq, k), counts (nq,). mode: 'automatic', 'walk' or 'scan'.");
+           "The k best live rows among slots 0..limit-1: slots (nq, k), scores (nq, k), counts (nq,). mode: 'automatic', 'walk', 'hop' or 'scan'.");
 }
 
 template <typename Index>

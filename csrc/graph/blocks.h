@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 #include "base/aligned.h"
@@ -54,6 +55,13 @@ struct FrozenGraph {
   const unsigned char* block(std::uint32_t node) const { return blocks + node * shape.stride; }
   const std::int8_t* row(std::uint32_t node) const { return reinterpret_cast<const std::int8_t*>(block(node)); }
   const unsigned char* part(std::uint32_t node, std::size_t index) const { return blocks + node * shape.stride + shape.row + index * shape.part; }
+  // A neighbour in either layout; no node where there is none.
+  std::uint32_t neighbour(std::uint32_t node, std::size_t i) const {
+    if (layout == Layout::compact) return links(node)[i];
+    std::uint32_t number;
+    std::memcpy(&number, part(node, i / BlockShape::kRows) + i % BlockShape::kRows * sizeof(number), sizeof(number));
+    return number;
+  }
   // A compact block's neighbours.
   const std::uint32_t* links(std::uint32_t node) const { return reinterpret_cast<const std::uint32_t*>(blocks + node * shape.stride + shape.row); }
   const std::int8_t* fine_row(std::uint32_t node) const { return fine + node * codec::code_width(params.dim); }

@@ -53,6 +53,9 @@ void scan_all(const FrozenTools& tools, const Request& request, const Choice& ch
   }
 }
 
+// What a walk over kept nodes is as much work as, for each candidate of one over all (graph/request.h; measured at shares of 0.05 and 0.02, docs/log.md).
+constexpr double kHopInlined = 36.0, kHopCompact = 15.0;
+
 // One part of a batch: walks take turns, each a step, until all of its queries are answered.
 class Turns {
  public:
@@ -64,79 +67,93 @@ class Turns {
     next_ = begin;
     end_ = end;
     skim_ = &walkers.skim;
-    std::size_t at[Walkers::kTurns], running = 0;  // whose query, and how many walks are under way, the first ones
-    Walker* walks[Walkers::kTurns];
-    for (Walker& each : walkers.each) {
-      if (!begin_next(each, at[running])) break;
-      walks[running++] = &each;
+    std::size_t running = 0;  // the first ones are under way
+    Walkers::Lane* lanes[Walkers::kTurns];
+    for (Walkers::Lane& each : walkers.lanes) {
+      if (!begin_next(each)) break;
+      lanes[running++] = &each;
     }
     while (running > 0) {
       for (std::size_t i = 0; i < running;) {
-        if (walks[i]->step(tools_, running > 1 ? &ahead_ : nullptr)) {
+        if (lanes[i]->walker.step(tools_, running > 1 ? &ahead_ : nullptr)) {
           ++i;
           continue;
         }
-        end_walk(*walks[i], at[i]);
-        if (begin_next(*walks[i], at[i])) continue;
+        end_walk(*lanes[i]);
+        if (begin_next(*lanes[i])) continue;
         --running;
-        std::swap(walks[i], walks[running]);
-        std::swap(at[i], at[running]);
+        std::swap(lanes[i], lanes[running]);
       }
     }
   }
 
  private:
+  using Lane = Walkers::Lane;
+
   // Where a node may be a candidate by several estimates, k candidates are fewer than k nodes: with k = ef = 100 most walks met fewer.
   std::size_t ef() const { return std::max(request_.ef, tools_.graph.layout == Layout::inlined ? request_.k + request_.k / 2 : request_.k); }
 
   // Starts the next query that needs a walk, and answers those before it that do not; false when none is left.
-  bool begin_next(Walker& walker, std::size_t& at) {
+  bool begin_next(Lane& lane) {
     while (next_ < end_) {
-      at = next_++;
-      const std::size_t matches = choice_.matches(at);
-      if (!choice_.scans(matches)) {
-        walker.prepare(tools_, queries_[at]);
-        begin_walk(walker, at, widened(ef(), matches, tools_.graph.size));
+      lane.at = next_++;
+      lane.allowed = choice_.allowed(lane.at, lane.own);
+      if (!choice_.scans(lane.allowed.matches)) {
+        lane.walker.prepare(tools_, queries_[lane.at]);
+        begin_filtered(lane);
         return true;
       }
-      scan(at);
+      scan(lane);
     }
     return false;
   }
 
-  void begin_walk(Walker& walker, std::size_t at, std::size_t ef) {
+  void begin_filtered(Lane& lane) {
+    const std::size_t matches = lane.allowed.matches, size = tools_.graph.size;
+    if (choice_.hops(matches)) {
+      begin_walk(lane, static_cast<std::size_t>(kHopWidth * static_cast<double>(ef())), Walker::Over::kept);
+    } else {
+      begin_walk(lane, widened(ef(), matches, size), Walker::Over::all);
+    }
+  }
+
+  void begin_walk(Lane& lane, std::size_t ef, Walker::Over over) {
     const double way = tools_.graph.layout == Layout::inlined ? kWayByEstimates : kWayByDistances;
     const double wider = static_cast<double>(this->ef()) / static_cast<double>(request_.k);
-    const double gain = growth_.rate > 0.0 ? std::pow(wider, way * growth_.rate) - 1.0 : 0.0;
+    const double gain = growth_.rate > 0.0 && over == Walker::Over::all ? std::pow(wider, way * growth_.rate) - 1.0 : 0.0;
     const std::size_t room = gain > 0.0 ? static_cast<std::size_t>(kRoom * static_cast<double>(ef)) : ef;
-    walker.start(tools_, room, to_score(request_.k), choice_.keep(at), request_.skipped(at), {request_.k, gain, growth_.near, growth_.square});
+    lane.walker.start(tools_, room, to_score(request_.k), lane.allowed.keep, request_.skipped(lane.at), {request_.k, gain, growth_.near, growth_.square}, over);
   }
 
   // Where all rows may be results, a walk that met fewer than k of them was too narrow: estimates of the same nodes filled its places.
   // A wider one costs microseconds, a scan milliseconds.
-  void widen(Walker& walker, std::size_t at, std::size_t matches) {
-    for (std::size_t ef = 2 * this->ef(); walker.scored().size() < std::min(request_.k, matches) && ef < tools_.graph.size / 4; ef *= 2) {
-      begin_walk(walker, at, ef);
-      while (walker.step(tools_, nullptr)) {
+  void widen(Lane& lane) {
+    const std::size_t wanted = std::min(request_.k, lane.allowed.matches);
+    for (std::size_t ef = 2 * this->ef(); lane.walker.scored().size() < wanted && ef < tools_.graph.size / 4; ef *= 2) {
+      begin_walk(lane, ef, Walker::Over::all);
+      while (lane.walker.step(tools_, nullptr)) {
       }
-      walker.finish(tools_, request_.k);
+      lane.walker.finish(tools_, request_.k);
     }
   }
 
-  void end_walk(Walker& walker, std::size_t at) {
+  void end_walk(Lane& lane) {
+    Walker& walker = lane.walker;
     walker.finish(tools_, request_.k);
-    const std::size_t matches = choice_.matches(at), size = tools_.graph.size;
-    if (request_.mode == Mode::automatic && matches == size) widen(walker, at, matches);
+    const std::size_t matches = lane.allowed.matches, size = tools_.graph.size;
+    if (request_.mode == Mode::automatic && matches == size) widen(lane);
     // Clearly fewer than the filter would let through by chance: its rows lie elsewhere, and the nearest may not be among those found.
     const bool elsewhere = matches < size && walker.kept() < std::min(matches, least_by_chance(walker.expanded(), matches, size));
     if (request_.mode == Mode::automatic && (elsewhere || walker.scored().size() < std::min(request_.k, matches))) {
-      scan(at);
+      scan(lane);
     } else {
-      answer_.write(walker.scored(), at, request_.k);
+      answer_.write(walker.scored(), lane.at, request_.k);
     }
   }
 
-  void scan(std::size_t at) { scan_all(tools_, request_, choice_, queries_, at, at + 1, choice_.list(at, own_), *skim_, answer_); }
+  void scan(const Lane& lane) {
+    scan_all(tools_, request_, choice_, queries_, lane.at, lane.at + 1, choice_.list(lane.allowed, own_), *skim_, answer_);
+  }
 
   const FrozenTools& tools_;
   const Request& request_;
@@ -152,12 +169,14 @@ class Turns {
 
 }  // namespace
 
+double Frozen::hop_nodes() const { return graph_.layout == Layout::inlined ? kHopInlined : kHopCompact; }
+
 void Frozen::search(const Request& request, const Answer& answer) const {
   if (request.nq == 0) return;
   std::vector<float> unit;
   const std::vector<score::Query> queries = plan(request, graph_.params, unit);
   const FrozenTools tools(graph_);
-  const Choice choice(request, Nodes{graph_.size, graph_.live, graph_.deleted, graph_.params.m});
+  const Choice choice(request, Nodes{graph_.size, graph_.live, graph_.deleted, graph_.params.m, hop_nodes()});
   raise_if_bad(parallel::parallel_for(request.nq, request.threads, [&](std::size_t begin, std::size_t end, std::size_t) {
     auto walkers = walkers_.borrow();
     if (choice.shared_scan() == nullptr) {
@@ -187,7 +206,7 @@ void Frozen::score(MatrixView<float> queries, MatrixView<std::int64_t> nodes, in
   const FrozenTools tools(graph_);
   raise_if_bad(parallel::parallel_for(queries.rows, threads, [&](std::size_t begin, std::size_t end, std::size_t) {
     auto walkers = walkers_.borrow();
-    Walker& walker = walkers->each[0];
+    Walker& walker = walkers->lanes[0].walker;
     for (std::size_t i = begin; i < end; ++i) {
       walker.prepare(tools, planned[i]);
       for (std::size_t j = 0; j < nodes.cols; ++j) {

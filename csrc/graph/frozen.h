@@ -61,6 +61,8 @@ class Frozen {
   void get(const std::vector<std::uint64_t>& nodes, float* out) const;
   std::vector<std::uint64_t> live_nodes() const;
   const FrozenGraph& graph() const { return graph_; }
+  // See graph::walk_nodes.
+  double hop_nodes() const;
   std::size_t bytes_per_row() const;
   // Live nodes with 0, 1, ... neighbours. Reads all blocks; a number that names no node, as in a damaged file, is no neighbour.
   std::vector<std::uint64_t> degrees() const;

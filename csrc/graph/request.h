@@ -15,7 +15,8 @@ namespace nf::graph {
 
 enum class Mode {
   automatic,  // the walk, or an exact scan where the scan is no more work or the walk finds too few
-  walk,       // the walk only: for tests and measurements of it
+  walk,       // the walk over all nodes only: for tests and measurements of it
+  hop,        // the walk over kept nodes only, the same
   scan,       // exact
 };
 
@@ -35,9 +36,13 @@ struct Request {
   std::uint32_t skipped(std::size_t query) const { return skip == nullptr || skip[query] < 0 ? kNone : static_cast<std::uint32_t>(skip[query]); }
 };
 
-// Whether a scan of `matches` nodes is no more work than a walk of width `ef` among `size` nodes of which so many may be results: it expands
-// about ef * size / matches nodes, each as much work as `step` rows of a scan. The scan, being exact, wins ties.
-bool scan_pays(double matches, double size, double ef, double step);
+// How many nodes a walk of width `ef` among `size` nodes, of which `matches` may be results, is as much work as. One over all nodes expands
+// size / matches for each of its candidates; one over the kept nodes alone, two links at a time, is as much work as `hop` of them whatever the share.
+double walk_nodes(double matches, double size, double ef, double hop);
+// Whether it goes over the kept nodes alone.
+inline bool hops_pay(double matches, double size, double hop) { return matches > 0.0 && size > hop * matches; }
+// Whether a scan of them is no more work than the walk, each node of it being as much work as `step` rows of a scan. The scan, being exact, wins ties.
+bool scan_pays(double matches, double size, double ef, double step, double hop);
 
 // Where answers go: nq rows of k nodes (-1 in missing places) and scores (NaN there), and how many places of each row are filled.
 struct Answer {
@@ -52,20 +57,36 @@ struct Answer {
 // Which nodes may be results. Every node may be passed through.
 struct Keep {
   const std::uint8_t* deleted = nullptr;  // one byte per node, non-zero: not a result; nullptr: none is deleted
-  const std::uint8_t* allowed = nullptr;  // one byte per node below the limit, zero: not a result; nullptr: all are allowed
+  const std::uint64_t* bits = nullptr;    // of a filter, tombstones left out: one bit per node below the limit; nullptr: no filter
   std::size_t limit = kNone;              // nodes from here on are not results
 
-  bool everything() const { return deleted == nullptr && allowed == nullptr && limit == kNone; }
+  bool everything() const { return deleted == nullptr && bits == nullptr && limit == kNone; }
   bool operator()(std::uint32_t node) const {
-    return node < limit && (deleted == nullptr || deleted[node] == 0) && (allowed == nullptr || allowed[node] != 0);
+    return node < limit && (deleted == nullptr || deleted[node] == 0) && (bits == nullptr || (bits[node / 64] >> node % 64 & 1) != 0);
   }
 };
+
+// A filter as bits, and how many nodes it lets through: of a million rows they stay in the second-level cache, while a walk asks at random.
+struct Bits {
+  std::vector<std::uint64_t> words;
+  std::size_t count = 0;
+};
+
+// What one query may find; `keep` may point into the request, the nodes or the Bits it was made with.
+struct Allowed {
+  Keep keep;
+  std::size_t matches = 0;
+};
+
+// A walk over kept nodes needs so many times the candidates of one over all for the same recall (docs/log.md).
+constexpr double kHopWidth = 2.5;
 
 // What a search needs to know of the nodes as a whole.
 struct Nodes {
   std::size_t size, live;
   const std::uint8_t* deleted;
   std::uint32_t m;
+  double hop;                // see walk_nodes
   std::size_t passable = 0;  // nodes that a walk may meet, where these are more than `size`
 };
 
@@ -77,26 +98,28 @@ class Choice {
  public:
   Choice(const Request& request, const Nodes& nodes);
 
-  Keep keep(std::size_t query) const;
-  // How many nodes may be results.
-  std::size_t matches(std::size_t query) const { return shared_ ? matches_ : count(keep(query)); }
+  // Which nodes may be results, and how many; `own` is room for a filter that this query alone has.
+  Allowed allowed(std::size_t query, Bits& own) const { return shared_ ? all_ : make_allowed(query, own); }
   // Whether all of them are looked at instead of walking.
   bool scans(std::size_t matches) const;
-  // They themselves; `own` is room for those of a query with a filter of its own.
-  const std::vector<std::uint32_t>& list(std::size_t query, std::vector<std::uint32_t>& own) const;
+  // Whether a walk goes over the kept nodes alone.
+  bool hops(std::size_t matches) const;
+  // They themselves; `own` is room for those that are listed for this query alone.
+  const std::vector<std::uint32_t>& list(const Allowed& allowed, std::vector<std::uint32_t>& own) const;
   // The list that every query of the request scans, or null: then each is asked for.
   const std::vector<std::uint32_t>* shared_scan() const { return listed_ ? &list_ : nullptr; }
   const float* bias(std::size_t query) const;
 
  private:
-  std::size_t count(const Keep& keep) const;
-  std::vector<std::uint32_t> kept(const Keep& keep) const;
+  Allowed make_allowed(std::size_t query, Bits& own) const;
+  std::vector<std::uint32_t> listed(const Keep& keep) const;
 
   const Request& request_;
   Nodes nodes_;
-  bool shared_;              // one filter, or none, for all queries
-  std::size_t matches_ = 0;  // then, how many it lets through ...
-  bool listed_ = false;      // ... and whether they stand in list_
+  bool shared_;          // one filter, or none, for all queries:
+  Bits bits_;
+  Allowed all_;
+  bool listed_ = false;  // and whether what it lets through stands in list_
   std::vector<std::uint32_t> list_;
 };
 

@@ -61,7 +61,7 @@ struct Scratch {
   std::vector<Candidate> best;        // a walk's starts, then its results, nearest first
   std::vector<Candidate> peers;       // nodes of the same batch
   std::vector<Candidate> candidates;  // input of the neighbour selection
-  std::vector<std::uint32_t> passed;  // deleted nodes that a repair looks behind ...
+  std::vector<std::uint32_t> passed;  // nodes that are looked behind: deleted ones by a repair ...
   std::vector<std::uint32_t> found;   // ... and the live ones there
   std::vector<std::uint32_t> fresh;   // the nodes whose distances are asked for
   std::vector<std::uint32_t> chosen;  // output of the neighbour selection

@@ -39,30 +39,35 @@ struct Tools {
   kernels::InsertKey insert;
 };
 
-void walk_one(const Graph& graph, const Tools& tools, const Request& request, const Choice& choice, const score::Query& query, std::size_t at,
+void walk_one(const Graph& graph, const Tools& tools, const Request& request, const Keep& keep, bool hops, const score::Query& query, std::size_t at,
               Scratch& scratch) {
   scratch.scored.clear();
   if (tools.entry == kNone) return;
   const From from{tools.coder, probe_of(tools.coder, query.scan, scratch), tools.passable, tools.entry, request.skipped(at)};
   scratch.best.assign(1, descend(graph, from, 0, scratch));
-  search_layer(graph, from, 0, std::max(request.ef, request.k), choice.keep(at), scratch);
+  const std::size_t ef = std::max(request.ef, request.k);
+  if (hops) {
+    search_kept(graph, from, static_cast<std::size_t>(kHopWidth * static_cast<double>(ef)), keep, scratch);
+  } else {
+    search_layer(graph, from, 0, ef, keep, scratch);
+  }
   take_best(graph, tools.space, query, request.k, scratch);
 }
 
 void search_one(const Graph& graph, const Tools& tools, const Request& request, const Choice& choice, const std::vector<score::Query>& queries, std::size_t at,
                 SearchScratch& scratch, const Answer& answer) {
-  const std::size_t matches = choice.matches(at);
-  bool scans = choice.scans(matches);
+  const Allowed allowed = choice.allowed(at, scratch.bits);
+  bool scans = choice.scans(allowed.matches);
   if (!scans) {
-    walk_one(graph, tools, request, choice, queries[at], at, scratch.walk);
-    scans = request.mode == Mode::automatic && scratch.walk.scored.size() < std::min(request.k, matches);
+    walk_one(graph, tools, request, allowed.keep, choice.hops(allowed.matches), queries[at], at, scratch.walk);
+    scans = request.mode == Mode::automatic && scratch.walk.scored.size() < std::min(request.k, allowed.matches);
   }
   if (!scans) {
     answer.write(scratch.walk.scored, at, request.k);
     return;
   }
   std::vector<std::uint32_t> own;
-  scan(graph, tools.coder, queries, at, at + 1, choice, choice.list(at, own), request.k, scratch.skim, answer);
+  scan(graph, tools.coder, queries, at, at + 1, choice, choice.list(allowed, own), request.k, scratch.skim, answer);
 }
 
 }  // namespace
@@ -75,7 +80,7 @@ void Hnsw::search(const Snapshot& at, const Request& request, const Answer& answ
   // Results are those of the snapshot, however old; the way to them leads through the graph as it is now.
   const std::shared_ptr<const Snapshot> now = published_.get();
   const Tools tools{Space(graph.params), graph.coder(), now->passable, now->entry, kernels::insert_key()};
-  const Choice choice(request, Nodes{at.size, at.live, at.deleted.data(), graph.params.m, now->passable});
+  const Choice choice(request, Nodes{at.size, at.live, at.deleted.data(), graph.params.m, kHopNodes, now->passable});
   raise_if_bad(parallel::parallel_for(request.nq, request.threads, [&](std::size_t begin, std::size_t end, std::size_t) {
     auto scratch = searching_.borrow();
     if (const auto* const shared = choice.shared_scan()) {

@@ -10,20 +10,8 @@ namespace {
 // Rows that one call of the kernel takes; those of the next call are on their way from memory meanwhile.
 constexpr std::size_t kAhead = 4;
 
-// Puts the unvisited neighbours of a node in scratch.fresh and their distances in scratch.distances; returns how many.
-std::size_t look_around(const Graph& graph, const From& from, std::uint32_t node, unsigned layer, Scratch& scratch) {
-  const Link* links = graph.links(node, layer);
-  const std::uint32_t capacity = graph.capacity(layer);
-  std::size_t n = 0;
-  for (std::uint32_t i = 0; i < capacity; ++i) {
-    const std::uint32_t link = links[i];  // read once: a writer may change it
-    if (link >= from.passable) {
-      if (link == kNone) break;
-      continue;
-    }
-    scratch.fresh[n] = link;
-    n += scratch.visited.insert(link) ? 1 : 0;
-  }
+// Distances of the first n nodes of scratch.fresh, into scratch.distances.
+void measure_fresh(const Graph& graph, const From& from, std::size_t n, Scratch& scratch) {
   const std::size_t bytes = graph.codes.width();
   for (std::size_t i = 0; i < n; ++i) scratch.coded[i] = graph.codes[scratch.fresh[i]];
   for (std::size_t i = 0; i < std::min(n, kAhead); ++i) prefetch(scratch.coded[i], bytes);
@@ -31,6 +19,56 @@ std::size_t look_around(const Graph& graph, const From& from, std::uint32_t node
     for (std::size_t j = i + kAhead; j < std::min(n, i + 2 * kAhead); ++j) prefetch(scratch.coded[j], bytes);
     from.coder.distances(from.probe, scratch.coded.data() + i, std::min(kAhead, n - i), scratch.products.data(), scratch.distances.data() + i);
   }
+}
+
+// visit(node) for the neighbours of a node that the walk may pass.
+template <class Visit>
+void each_link(const Graph& graph, const From& from, std::uint32_t node, unsigned layer, const Visit& visit) {
+  const Link* links = graph.links(node, layer);
+  const std::uint32_t capacity = graph.capacity(layer);
+  for (std::uint32_t i = 0; i < capacity; ++i) {
+    const std::uint32_t link = links[i];  // read once: a writer may change it
+    if (link < from.passable) {
+      visit(link);
+    } else if (link == kNone) {
+      break;
+    }
+  }
+}
+
+// Puts the unvisited neighbours of a node in scratch.fresh and their distances in scratch.distances; returns how many.
+std::size_t look_around(const Graph& graph, const From& from, std::uint32_t node, unsigned layer, Scratch& scratch) {
+  std::size_t n = 0;
+  each_link(graph, from, node, layer, [&](std::uint32_t link) {
+    scratch.fresh[n] = link;
+    n += scratch.visited.insert(link) ? 1 : 0;
+  });
+  measure_fresh(graph, from, n, scratch);
+  return n;
+}
+
+// The same with the unvisited kept nodes one or two links away.
+std::size_t look_over(const Graph& graph, const From& from, std::uint32_t node, const Keep& keep, Scratch& scratch) {
+  std::size_t n = 0;
+  scratch.passed.clear();
+  each_link(graph, from, node, 0, [&](std::uint32_t near) {
+    if (!scratch.visited.insert(near)) return;
+    if (keep(near)) {
+      scratch.fresh[n++] = near;
+    } else {
+      scratch.passed.push_back(near);
+      prefetch(graph.links(near, 0), graph.capacity(0) * sizeof(Link));
+    }
+  });
+  for (const std::uint32_t passed : scratch.passed) {
+    each_link(graph, from, passed, 0, [&](std::uint32_t far) {
+      if (keep(far) && scratch.visited.insert(far)) scratch.fresh[n++] = far;
+    });
+  }
+  if (n < kFewKept) {
+    for (const std::uint32_t passed : scratch.passed) scratch.fresh[n++] = passed;
+  }
+  measure_fresh(graph, from, n, scratch);
   return n;
 }
 
@@ -83,6 +121,28 @@ void walk_kept(const Graph& graph, const From& from, unsigned layer, std::size_t
 }
 
 }  // namespace
+
+void search_kept(const Graph& graph, const From& from, std::size_t ef, const Keep& keep, Scratch& scratch) {
+  const std::size_t links = graph.params.m0();
+  scratch.reserve_rows(links * (links + 1));
+  scratch.visited.clear(from.passable);
+  if (from.skipped < from.passable) scratch.visited.insert(from.skipped);
+  for (const Candidate& start : scratch.best) scratch.visited.insert(start.node);
+  Pool& pool = scratch.pool;
+  pool.reset(ef);
+  for (const Candidate& start : scratch.best) pool.offer(key_of(start.distance, start.node));
+  while (pool.open()) {
+    const std::uint32_t node = pool.expand();
+    if (pool.open()) __builtin_prefetch(graph.links(pool.next(), 0));
+    const std::size_t n = look_over(graph, from, node, keep, scratch);
+    for (std::size_t i = 0; i < n; ++i) pool.add(key_of(scratch.distances[i], scratch.fresh[i]));
+    pool.settle();
+  }
+  scratch.best.clear();
+  for (std::size_t i = 0; i < pool.size(); ++i) {
+    if (keep(node_of(pool[i]))) scratch.best.push_back({distance_of(pool[i]), node_of(pool[i])});
+  }
+}
 
 codec::Probe probe_of(const codec::Coder& coder, const float* query, Scratch& scratch) {
   scratch.rest.resize(coder.dim());

@@ -6,12 +6,15 @@
 #include <limits>
 
 #include "base/prefetch.h"
+#include "graph/traverse.h"
 
 namespace nf::graph {
 namespace {
 
 // Rows that one call of the kernel takes while those of the next are on their way.
 constexpr std::size_t kAhead = 4;
+// Nodes that a walk over kept ones meets for each of its candidates, about.
+constexpr std::size_t kHopsSeen = 64;
 // Nearest doors from which a walk begins: the second helps where the first leads into a neighbourhood that is cut off.
 constexpr std::size_t kOpenDoors = 2;
 
@@ -92,7 +95,8 @@ void Walker::make_tables(const FrozenTools& tools) {
   }
 }
 
-void Walker::start(const FrozenTools& tools, std::size_t ef, std::size_t most, const Keep& keep, std::uint32_t skipped, const Reach& reach) {
+void Walker::start(const FrozenTools& tools, std::size_t ef, std::size_t most, const Keep& keep, std::uint32_t skipped, const Reach& reach, Over over) {
+  over_ = over;
   const FrozenGraph& graph = tools.graph;
   keep_ = keep;
   kept_ = expanded_ = 0;
@@ -110,14 +114,15 @@ void Walker::start(const FrozenTools& tools, std::size_t ef, std::size_t most, c
   found_.use(tools.insert);
   open_.reset(ef);
   found_.reset(most);
-  seen_.clear(graph.layout == Layout::inlined ? 2 * ef : 16 * ef);
+  seen_.clear(over == Over::kept ? kHopsSeen * ef : graph.layout == Layout::inlined ? 2 * ef : 16 * ef);
   if (skipped != kNone) seen_.insert(skipped);
-  const std::size_t room = std::max(graph.doors.size(), std::max(graph.shape.slots, BlockShape::kRows));
+  const std::size_t wide = over == Over::kept ? graph.shape.slots * (graph.shape.slots + 1) : graph.shape.slots;
+  const std::size_t room = std::max(graph.doors.size(), std::max(wide, BlockShape::kRows));
   fresh_.resize(room);
   rows_.resize(room);
   products_.resize(room);
   distances_.resize(room);
-  if (graph.layout == Layout::inlined) make_tables(tools);
+  if (graph.layout == Layout::inlined && over == Over::all) make_tables(tools);
   const std::size_t n = graph.doors.size();
   for (std::size_t i = 0; i < n; ++i) rows_[i] = graph.door_rows.data() + i * graph.shape.row;
   tools.coder.distances(query_.probe, rows_.data(), n, products_.data(), distances_.data());
@@ -134,7 +139,7 @@ void Walker::start(const FrozenTools& tools, std::size_t ef, std::size_t most, c
   for (const Key key : nearest) {
     if (key != ~Key{0}) open_.offer(key);
   }
-  if (graph.layout == Layout::compact) {
+  if (graph.layout == Layout::compact || over == Over::kept) {
     for (std::size_t i = 0; i < open_.size(); ++i) {
       seen_.insert(node_of(open_[i]));
       if (keep_(node_of(open_[i]))) found_.offer(open_[i]);
@@ -145,7 +150,7 @@ void Walker::start(const FrozenTools& tools, std::size_t ef, std::size_t most, c
 
 bool Walker::step(const FrozenTools& tools, Ahead* ahead) {
   const FrozenGraph& graph = tools.graph;
-  const bool inlined = graph.layout == Layout::inlined;
+  const bool inlined = graph.layout == Layout::inlined && over_ == Over::all;
   while (open_.open() && open_.next_key() < bound_) {
     const std::uint32_t node = open_.expand();
     if (inlined) {
@@ -159,7 +164,11 @@ bool Walker::step(const FrozenTools& tools, Ahead* ahead) {
       draw_bound();
       estimate_neighbours(tools, node, distance, ahead != nullptr ? ahead->take() : nullptr);
     } else {
-      measure_neighbours(tools, node);
+      if (over_ == Over::kept) {
+        hop(tools, node);
+      } else {
+        measure_neighbours(tools, node);
+      }
       draw_bound();
     }
     ++expanded_;
@@ -214,10 +223,46 @@ void Walker::measure_neighbours(const FrozenTools& tools, std::uint32_t node) {
   const std::uint32_t* links = graph.links(node);
   std::size_t n = 0;
   for (std::size_t i = 0; i < graph.shape.slots && links[i] < graph.size; ++i) {
-    if (!seen_.insert(links[i])) continue;
     fresh_[n] = links[i];
-    rows_[n++] = graph.row(links[i]);
+    n += seen_.insert(links[i]) ? 1 : 0;
   }
+  measure_fresh(tools, n);
+}
+
+// As search_kept (graph/traverse.h).
+void Walker::hop(const FrozenTools& tools, std::uint32_t node) {
+  const FrozenGraph& graph = tools.graph;
+  const std::size_t slots = graph.shape.slots;
+  std::size_t n = 0;
+  passed_.clear();
+  for (std::size_t i = 0; i < slots; ++i) {
+    const std::uint32_t near = graph.neighbour(node, i);
+    if (near >= graph.size) break;
+    if (!seen_.insert(near)) continue;
+    if (keep_(near)) {
+      fresh_[n++] = near;
+    } else {
+      passed_.push_back(near);
+      prefetch(graph.block(near) + graph.shape.row, slots * sizeof(near));
+    }
+  }
+  for (const std::uint32_t passed : passed_) {
+    for (std::size_t i = 0; i < slots; ++i) {
+      const std::uint32_t far = graph.neighbour(passed, i);
+      if (far >= graph.size) break;
+      if (!keep_(far) || !seen_.insert(far)) continue;
+      fresh_[n++] = far;
+    }
+  }
+  if (n < kFewKept) {
+    for (const std::uint32_t passed : passed_) fresh_[n++] = passed;
+  }
+  measure_fresh(tools, n);
+}
+
+void Walker::measure_fresh(const FrozenTools& tools, std::size_t n) {
+  const FrozenGraph& graph = tools.graph;
+  for (std::size_t i = 0; i < n; ++i) rows_[i] = graph.row(fresh_[i]);
   for (std::size_t i = 0; i < std::min(n, kAhead); ++i) prefetch(rows_[i], graph.shape.row);
   for (std::size_t i = 0; i < n; i += kAhead) {
     for (std::size_t j = i + kAhead; j < std::min(n, i + 2 * kAhead); ++j) prefetch(rows_[j], graph.shape.row);

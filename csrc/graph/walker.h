@@ -76,8 +76,11 @@ class Walker {
   // Codes of the query; needed before anything else.
   void prepare(const FrozenTools& tools, const score::Query& query) { query_.prepare(tools.coder, tools.graph.params.metric, query); }
 
+  // A walk over the nodes that may be results alone, two links at a time (`hop`), or over all of them.
+  enum class Over { all, kept };
+
   // A walk with `ef` candidates that keeps the `most` nearest nodes among those that may be results, and does not see `skipped`.
-  void start(const FrozenTools& tools, std::size_t ef, std::size_t most, const Keep& keep, std::uint32_t skipped, const Reach& reach);
+  void start(const FrozenTools& tools, std::size_t ef, std::size_t most, const Keep& keep, std::uint32_t skipped, const Reach& reach, Over over);
   // Expands the nearest open candidate, or fetches what finish() reads; false when there was nothing to do: the walk is over.
   // Without `ahead`, as where no other walk is under way, the next block is asked for at once.
   bool step(const FrozenTools& tools, Ahead* ahead);
@@ -93,6 +96,8 @@ class Walker {
   void make_tables(const FrozenTools& tools);
   void estimate_neighbours(const FrozenTools& tools, std::uint32_t node, float distance, const unsigned char* ahead);
   void measure_neighbours(const FrozenTools& tools, std::uint32_t node);
+  void hop(const FrozenTools& tools, std::uint32_t node);
+  void measure_fresh(const FrozenTools& tools, std::size_t n);
   void draw_bound();
 
   // The query.
@@ -111,7 +116,8 @@ class Walker {
   Key bound_ = ~Key{0};     // candidates from here on are too far
   std::size_t kept_ = 0, expanded_ = 0;
   bool fetched_ = false;
-  std::vector<std::uint32_t> fresh_;
+  Over over_ = Over::all;
+  std::vector<std::uint32_t> fresh_, passed_;
   std::vector<const std::int8_t*> rows_;
   std::vector<std::int32_t> products_;
   std::vector<float> distances_;
@@ -121,7 +127,13 @@ class Walker {
 // Walks that take turns, and scans instead of walks.
 struct Walkers {
   static constexpr std::size_t kTurns = 4;
-  Walker each[kTurns];
+  struct Lane {
+    Walker walker;
+    std::size_t at = 0;  // whose query
+    Allowed allowed;
+    Bits own;            // what `allowed` may point to
+  };
+  Lane lanes[kTurns];
   Skim skim;
 };
 

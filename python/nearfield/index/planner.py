@@ -37,6 +37,7 @@ class SearchPlan:
         together: whether a scan takes the queries sixteen at a time, which makes its rows cheaper and ``step`` larger.
         matches: ``(nq,)``, rows that may be results of each query.
         scans: ``(nq,)``, whether each query scans them all instead of walking.
+        hops: ``(nq,)``, whether it walks over these rows alone, two links at a time, instead of over all.
         reasons: ``nq`` lines.
     """
 
@@ -48,6 +49,7 @@ class SearchPlan:
     together: bool
     matches: IntArray
     scans: BoolArray
+    hops: BoolArray
     reasons: list[str]
 
 
@@ -114,23 +116,27 @@ def plan_of(
     queries: int,
 ) -> SearchPlan:
     """The plan of a search; the mask is by slot, as the engine gets it."""
-    width, size = max(ef, k), graph.slots
+    width, size, hop = float(max(ef, k)), float(graph.slots), graph.hop_nodes
     if mask is None:
         matches = np.full(queries, graph.live, np.int64)
     else:
         matches = np.broadcast_to(mask[:, graph.live_slots()].sum(axis=1, dtype=np.int64), queries).copy()
-    scans = np.array([bias or _core.scan_pays(float(n), float(size), float(width), step[0]) for n in matches.tolist()], np.bool_)
+    each = [float(n) for n in matches.tolist()]
+    scans = np.array([bias or _core.scan_pays(n, size, width, step[0], hop) for n in each], np.bool_)
+    hops = np.array([not scan and _core.hops_pay(n, size, hop) for n, scan in zip(each, scans, strict=True)], np.bool_)
     together = scans_together(queries, mask)
-    lines = [_reason(n, scan, bias, width, size, step, together) for n, scan in zip(matches.tolist(), scans.tolist(), strict=True)]
-    return SearchPlan(ef, source, target_recall, *step, together, matches, scans, lines)
+    nodes = [_core.walk_nodes(n, size, width, hop) for n in each]
+    lines = [
+        _reason(*of, bias, max(ef, k), step, together) for of in zip(matches.tolist(), nodes, scans.tolist(), hops.tolist(), strict=True)
+    ]
+    return SearchPlan(ef, source, target_recall, *step, together, matches, scans, hops, lines)
 
 
-def _reason(matches: int, scan: bool, bias: bool, width: int, size: int, step: tuple[float, bool], together: bool) -> str:
+def _reason(matches: int, nodes: float, scan: bool, hops: bool, bias: bool, width: int, step: tuple[float, bool], together: bool) -> str:
     if bias:
         return f"scan of {matches:,} rows: a bias moves every score, so that a walk by distance would miss rows"
-    nodes = width * size / matches if matches else 0.0
-    cost = nodes * step[0]
     how = ("measured" if step[1] else "M, not measured") + (", sixteen queries together" if together else "")
     verb = "no more than" if scan else "more than"
-    walk = f"a walk of ef = {width:,} expands about {nodes:,.0f} nodes, as much work as {cost:,.0f} rows ({step[0]:.1f} each, {how})"
+    over = " over these rows alone" if hops else ""
+    walk = f"a walk{over} of ef = {width:,} is about {nodes:,.0f} nodes, as much work as {nodes * step[0]:,.0f} rows ({step[0]:.1f} each, {how})"
     return f"{'scan' if scan else 'walk'}: {matches:,} rows are {verb} its cost; {walk}"
