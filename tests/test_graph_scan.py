@@ -162,7 +162,8 @@ def test_the_plan_knows_of_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     mask = rng.random(3000) < 0.1
     alone, batch = index.explain(rows[:15], 10, ef=20, filter=mask), index.explain(rows[:16], 10, ef=20, filter=mask)
     assert (alone.together, batch.together, alone.measured, batch.measured) == (False, True, True, True)
-    assert "together" in batch.reasons[0] and "together" not in alone.reasons[0]
+    assert "together" in batch.reasons[0]
+    assert "together" not in alone.reasons[0]
     assert not index.explain(rows[:16], 10, ef=20, filter=np.repeat(mask[None], 16, axis=0)).together
     # Steps that are forced apart: the same filter is scanned for a batch and walked for one query.
     assert len(planner._steps) == 2

@@ -54,7 +54,7 @@ void scan_all(const FrozenTools& tools, const Request& request, const Choice& ch
 }
 
 // What a walk over kept nodes is as much work as, for each candidate of one over all (graph/request.h; measured at shares of 0.05 and 0.02, docs/log.md).
-constexpr double kHopInlined = 36.0, kHopCompact = 15.0;
+constexpr double kHopInlined = 20.0, kHopCompact = 10.0;
 
 // One part of a batch: walks take turns, each a step, until all of its queries are answered.
 class Turns {

@@ -79,7 +79,7 @@ struct Allowed {
 };
 
 // A walk over kept nodes needs so many times the candidates of one over all for the same recall (docs/log.md).
-constexpr double kHopWidth = 2.5;
+constexpr double kHopWidth = 2.0;
 
 // What a search needs to know of the nodes as a whole.
 struct Nodes {

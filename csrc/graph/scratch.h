@@ -57,6 +57,7 @@ class Visited {
 struct Scratch {
   Visited visited;
   Pool pool;                          // of a walk in which every node may be a result
+  Pool kept;                          // results of a walk over kept nodes
   std::vector<Candidate> frontier;    // of other walks, a min-heap: nodes whose neighbours are not looked at yet
   std::vector<Candidate> best;        // a walk's starts, then its results, nearest first
   std::vector<Candidate> peers;       // nodes of the same batch

@@ -128,20 +128,26 @@ void search_kept(const Graph& graph, const From& from, std::size_t ef, const Kee
   scratch.visited.clear(from.passable);
   if (from.skipped < from.passable) scratch.visited.insert(from.skipped);
   for (const Candidate& start : scratch.best) scratch.visited.insert(start.node);
-  Pool& pool = scratch.pool;
-  pool.reset(ef);
-  for (const Candidate& start : scratch.best) pool.offer(key_of(start.distance, start.node));
-  while (pool.open()) {
-    const std::uint32_t node = pool.expand();
-    if (pool.open()) __builtin_prefetch(graph.links(pool.next(), 0));
+  Pool &open = scratch.pool, &found = scratch.kept;
+  open.reset(ef);
+  found.reset(ef);
+  const auto add = [&](std::uint32_t node, float distance) {
+    open.add(key_of(distance, node));
+    if (keep(node)) found.add(key_of(distance, node));
+  };
+  for (const Candidate& start : scratch.best) add(start.node, start.distance);
+  open.settle();
+  found.settle();
+  while (open.open()) {
+    const std::uint32_t node = open.expand();
+    if (open.open()) __builtin_prefetch(graph.links(open.next(), 0));
     const std::size_t n = look_over(graph, from, node, keep, scratch);
-    for (std::size_t i = 0; i < n; ++i) pool.add(key_of(scratch.distances[i], scratch.fresh[i]));
-    pool.settle();
+    for (std::size_t i = 0; i < n; ++i) add(scratch.fresh[i], scratch.distances[i]);
+    open.settle();
+    found.settle();
   }
   scratch.best.clear();
-  for (std::size_t i = 0; i < pool.size(); ++i) {
-    if (keep(node_of(pool[i]))) scratch.best.push_back({distance_of(pool[i]), node_of(pool[i])});
-  }
+  for (std::size_t i = 0; i < found.size(); ++i) scratch.best.push_back({distance_of(found[i]), node_of(found[i])});
 }
 
 codec::Probe probe_of(const codec::Coder& coder, const float* query, Scratch& scratch) {

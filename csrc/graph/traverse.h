@@ -41,6 +41,6 @@ void search_layer(const Graph& graph, const From& from, unsigned layer, std::siz
 void search_kept(const Graph& graph, const From& from, std::size_t ef, const Keep& keep, Scratch& scratch);
 
 // Kept nodes around a node below which a walk over kept nodes goes on over the others as well.
-constexpr std::size_t kFewKept = 4;
+constexpr std::size_t kFewKept = 16;
 
 }  // namespace nf::graph
