@@ -143,7 +143,8 @@ class Turns {
     const std::size_t matches = lane.allowed.matches, size = tools_.graph.size;
     if (request_.mode == Mode::automatic && matches == size) widen(lane);
     // Clearly fewer than the filter would let through by chance: its rows lie elsewhere, and the nearest may not be among those found.
-    const bool elsewhere = matches < size && walker.kept() < std::min(matches, least_by_chance(walker.expanded(), matches, size));
+    const std::size_t chance = least_by_chance(walker.expanded(), matches, size);
+    const bool elsewhere = matches < size && walker.kept() < (choice_.hops(matches) ? chance : std::min(matches, chance));
     if (request_.mode == Mode::automatic && (elsewhere || walker.scored().size() < std::min(request_.k, matches))) {
       scan(lane);
     } else {

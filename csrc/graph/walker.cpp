@@ -171,8 +171,10 @@ bool Walker::step(const FrozenTools& tools, Ahead* ahead) {
       }
       draw_bound();
     }
-    ++expanded_;
-    kept_ += keep_(node) ? 1 : 0;
+    if (over_ == Over::all) {
+      ++expanded_;
+      kept_ += keep_(node) ? 1 : 0;
+    }
     if (open_.open()) {
       const unsigned char* const next = graph.block(open_.next());
       if (ahead == nullptr || !inlined) {
@@ -238,8 +240,11 @@ void Walker::hop(const FrozenTools& tools, std::uint32_t node) {
   for (std::size_t i = 0; i < slots; ++i) {
     const std::uint32_t near = graph.neighbour(node, i);
     if (near >= graph.size) break;
+    const bool kept = keep_(near);
+    ++expanded_;
+    kept_ += kept ? 1 : 0;
     if (!seen_.insert(near)) continue;
-    if (keep_(near)) {
+    if (kept) {
       fresh_[n++] = near;
     } else {
       passed_.push_back(near);
@@ -250,8 +255,11 @@ void Walker::hop(const FrozenTools& tools, std::uint32_t node) {
     for (std::size_t i = 0; i < slots; ++i) {
       const std::uint32_t far = graph.neighbour(passed, i);
       if (far >= graph.size) break;
-      if (!keep_(far) || !seen_.insert(far)) continue;
-      fresh_[n++] = far;
+      ++expanded_;
+      if (!keep_(far)) continue;
+      ++kept_;
+      fresh_[n] = far;
+      n += seen_.insert(far) ? 1 : 0;
     }
   }
   if (n < kFewKept) {

@@ -84,7 +84,7 @@ class Walker {
   // Expands the nearest open candidate, or fetches what finish() reads; false when there was nothing to do: the walk is over.
   // Without `ahead`, as where no other walk is under way, the next block is asked for at once.
   bool step(const FrozenTools& tools, Ahead* ahead);
-  // How many nodes the walk has expanded, and how many of them may be results.
+  // How many nodes the walk has expanded, and how many of them may be results; over kept nodes, of how many it has asked that.
   std::size_t expanded() const { return expanded_; }
   std::size_t kept() const { return kept_; }
   // The k best of what the walk found, into scored().
