@@ -138,5 +138,6 @@ def _reason(matches: int, nodes: float, scan: bool, hops: bool, bias: bool, widt
     how = ("measured" if step[1] else "M, not measured") + (", sixteen queries together" if together else "")
     verb = "no more than" if scan else "more than"
     over = " over these rows alone" if hops else ""
-    walk = f"a walk{over} of ef = {width:,} is about {nodes:,.0f} nodes, as much work as {nodes * step[0]:,.0f} rows ({step[0]:.1f} each, {how})"
+    rows = f"as much work as {nodes * step[0]:,.0f} rows ({step[0]:.1f} each, {how})"
+    walk = f"a walk{over} of ef = {width:,} is about {nodes:,.0f} nodes, {rows}"
     return f"{'scan' if scan else 'walk'}: {matches:,} rows are {verb} its cost; {walk}"
