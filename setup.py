@@ -12,6 +12,7 @@ compilers at a time (default: the cores this process may use).
 from __future__ import annotations
 
 import fcntl
+import functools
 import logging
 import os
 import platform
@@ -64,13 +65,23 @@ def compiler() -> list[str]:
     return shlex.split(os.environ.get("CXX", "g++"))
 
 
+@functools.cache
+def knows(flag: str, compiler: tuple[str, ...]) -> bool:
+    """Whether the compiler takes the flag."""
+    return subprocess.run([*compiler, flag, "-x", "c++", "-fsyntax-only", os.devnull], capture_output=True).returncode == 0
+
+
 def flags_of(source: Path) -> list[str]:
     """The compiler flags of one source file, without the include paths of Python."""
     flags = [*COMMON, f"-I{CSRC}"]
+    target = TARGET_FLAGS.get(source.stem, []) if source.parent.parent == CSRC / "kernels" else []
     if ON_X86:
         flags += X86_BASELINE
-    if source.parent.parent == CSRC / "kernels":
-        flags += TARGET_FLAGS.get(source.stem, [])
+        # gcc 11, Ubuntu 22.04's, has AMX and no float16: its builds leave that kernel out.
+        if not knows("-mavx512fp16", tuple(compiler())):
+            flags.append("-DNF_WITHOUT_AVX512FP16")
+            target = [flag for flag in target if flag != "-mavx512fp16"]
+    flags += target
     if source.match("csrc/bindings/module.cpp"):
         flags.append(f'-DNEARFIELD_VERSION="{VERSION}"')
     sanitize = os.environ.get("NF_SANITIZE")

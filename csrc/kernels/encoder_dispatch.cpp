@@ -23,7 +23,9 @@ constexpr Row kRows[] = {
     {Target::avxvnni, {&linear_i8_avxvnni, nullptr, nullptr, nullptr, nullptr, nullptr}},
     {Target::avx512, {nullptr, &linear_bf16_avx512, &linear_f32_avx512, &attention_bf16_avx512, &attention_f32_avx512, &encoder_rows_avx512}},
     {Target::avx512vnni, {&linear_i8_avx512vnni, nullptr, nullptr, nullptr, nullptr, nullptr}},
+#if !defined(NF_WITHOUT_AVX512FP16)
     {Target::amx, {nullptr, nullptr, nullptr, nullptr, nullptr, &encoder_rows_avx512fp16}, simd::kAvx512Fp16},
+#endif
     {Target::amx, {&linear_i8_amx, &linear_bf16_amx, nullptr, &attention_bf16_amx, nullptr, nullptr}},
 #elif defined(__aarch64__)
     {Target::neon_dotprod,

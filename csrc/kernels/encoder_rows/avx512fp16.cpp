@@ -1,7 +1,7 @@
 // GELU and its codes in float16, 32 values in a register; everything else is AVX-512's.
 #include "kernels/encoder_rows/contract.h"
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(NF_WITHOUT_AVX512FP16)
 #include <immintrin.h>
 
 namespace nf::kernels {
