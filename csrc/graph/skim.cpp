@@ -49,7 +49,9 @@ void Skim::add(const score::Query& query, const float* bias) {
   const double step = static_cast<double>(coder_->scale_of(each.coded.probe));
   const double length = norm_of(each.coded.rest.data(), coder_->dim());
   const double sides = metric_ == Metric::l2 ? 2.0 : 1.0;
-  const double sizes = length + centre_ + (metric_ == Metric::cosine ? 1.0 : query.norm);
+  const double searched = metric_ == Metric::cosine ? 1.0 : query.norm;
+  const double sizes = length + centre_ + searched;
+  each.fixed = kRounding * searched * centre_;
   const double shared = kHalf * length * std::sqrt(dim) + kRounding * kLargestCode * std::sqrt(dim) * sizes;
   each.coarse = sides * (shared + kHalf * kLargestCode * dim * step);
   each.close = sides * (shared + kHalf * kLargestCode * dim * step / 254.0);
@@ -71,7 +73,7 @@ void Skim::read_terms(const std::int8_t* const* rows, std::size_t n) {
 float Skim::limit_of(const Each& each) const {
   if (!each.usable) return kInfinity;
   const double threshold = each.collector.threshold();
-  const double limit = each.base - threshold + kRounding * (std::fabs(each.base) + std::fabs(threshold));
+  const double limit = each.base - threshold + each.fixed + kRounding * (std::fabs(each.base) + std::fabs(threshold));
   return std::fabs(limit) < kMostTerm ? std::nextafter(static_cast<float>(limit), kInfinity) : kInfinity;
 }
 
@@ -116,7 +118,7 @@ void Skim::look_closer(std::size_t query, std::size_t i, std::uint32_t node, con
   const double scale = static_cast<double>(terms.scale), add = static_cast<double>(terms.add);
   const double distance = add + scale * each.factor * (static_cast<double>(products_[i]) + static_cast<double>(low) / 254.0);
   const double score = each.base - distance + bias;
-  const double off = scale * each.close + kRounding * (std::fabs(each.base) + std::fabs(add) + std::fabs(bias));
+  const double off = scale * each.close + each.fixed + kRounding * (std::fabs(each.base) + std::fabs(add) + std::fabs(bias));
   each.collector.offer({score - off, score + off, node}, exact);
 }
 

@@ -66,6 +66,7 @@ class Skim {
     double base = 0.0;
     double factor = 0.0;              // of a product of codes and the row's scale, in a distance
     double coarse = 0.0, close = 0.0; // how far off a distance may be, in the row's scale
+    double fixed = 0.0;               // and besides, whatever the row: what scaling the query to norm 1 rounds, times the centre
     bool usable = false;              // otherwise every row is scored
   };
 
