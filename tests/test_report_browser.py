@@ -66,7 +66,7 @@ def test_the_page_is_seen_whole_and_asks_for_nothing(tab: chromium.Browser, page
     seen = tab.value(SEEN)
     assert {found[0].split(".")[0] for found in seen} == {"svg", "path", "SPAN", "I", "LI", "TABLE"}
     assert [found for found in seen if not (found[1] >= 4 and found[2] >= 4)] == []
-    assert [found[1] > 300 for found in seen if found[0].startswith("svg")] == [True, True]
+    assert [found[1] > 300 for found in seen if found[0].startswith("svg")] == [True, True, True]
     light = tab.value("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert light != dark
     # Both maps stand side by side where there is room.
