@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -136,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         cache=options.cache,
     )
     try:
-        document = run(names, plan, "python -m benchmarks " + shlex.join(arguments))
+        document = run(names, plan, "python -m benchmarks " + results.told(arguments))
     except BadData as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 import nearfield as nf
 from nearfield.bundle import Bundle
@@ -24,13 +23,7 @@ from test_tune_train import FAST, code_book, plain_texts
 DATA = code_book(100, 40)
 CONFIG = TuneConfig(ladder="auto", dev_queries=40)
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Fake:

@@ -20,13 +20,7 @@ from test_tune_train import FAST, code_book, plain_texts
 
 LOW = dataclasses.replace(FAST, lora_rank=2, learning_rate=1e-3, epochs=3)
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_folded_weights_compute_what_the_changes_did(tiny_model: Path) -> None:

@@ -35,13 +35,7 @@ from test_tune_train import FAST, code_book, plain_texts
 
 QUERY = dataclasses.replace(FAST, query_only=True, epochs=4)
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def some_pairs(documents: int = 9) -> TrainingPairs:

@@ -35,13 +35,7 @@ FAST = TuneConfig(
 HALF = len(set(WORDS)) // 2
 LEFT, RIGHT = sorted(set(WORDS))[:HALF], sorted(set(WORDS))[HALF : 2 * HALF]
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def code_book(pairs: int = 160, dev: int = 30, seed: int = 0) -> Dataset:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+from benchmarks.core.plan import ROOT
 
 # Suites that have another name in older files.
 RENAMED = {"text_search": "end_to_end", "search_filter": "filter", "search_churn": "churn"}
@@ -58,6 +62,25 @@ class Row:
     share: float | None = None
     memory_bytes: int | None = None
     rounds: list[dict[str, float]] = field(default_factory=list)
+
+
+def told(arguments: Sequence[str]) -> str:
+    """The arguments as a shell takes them, for a result that others read.
+
+    Of a path on this machine only what is below the repository is told, or else the last name.
+
+    >>> told(["encode_quality", "--judged", "/home/me/data/medquad", "--out=/tmp/x", "--only", "a b"])
+    "encode_quality --judged medquad --out=x --only 'a b'"
+    """
+    return shlex.join(_placeless(argument) for argument in arguments)
+
+
+def _placeless(argument: str) -> str:
+    option, sign, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+    path = Path(value)
+    if not path.is_absolute():
+        return argument
+    return f"{option}{sign}{path.relative_to(ROOT) if path.is_relative_to(ROOT) else path.name}"
 
 
 def report(rows: list[Row], *, head: dict[str, Any], command: str, quick: bool, skipped: list[str], now: datetime) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/prefetch.h"
+#include "graph/hops.h"
 
 namespace nf::graph {
 namespace {
@@ -49,25 +50,10 @@ std::size_t look_around(const Graph& graph, const From& from, std::uint32_t node
 
 // The same with the unvisited kept nodes one or two links away.
 std::size_t look_over(const Graph& graph, const From& from, std::uint32_t node, const Keep& keep, Scratch& scratch) {
-  std::size_t n = 0;
-  scratch.passed.clear();
-  each_link(graph, from, node, 0, [&](std::uint32_t near) {
-    if (!scratch.visited.insert(near)) return;
-    if (keep(near)) {
-      scratch.fresh[n++] = near;
-    } else {
-      scratch.passed.push_back(near);
-      prefetch(graph.links(near, 0), graph.capacity(0) * sizeof(Link));
-    }
-  });
-  for (const std::uint32_t passed : scratch.passed) {
-    each_link(graph, from, passed, 0, [&](std::uint32_t far) {
-      if (keep(far) && scratch.visited.insert(far)) scratch.fresh[n++] = far;
-    });
-  }
-  if (n < kFewKept) {
-    for (const std::uint32_t passed : scratch.passed) scratch.fresh[n++] = passed;
-  }
+  const auto links = [&](std::uint32_t of, const auto& visit) { each_link(graph, from, of, 0, visit); };
+  const auto fetch = [&](std::uint32_t of) { prefetch(graph.links(of, 0), graph.capacity(0) * sizeof(Link)); };
+  const auto see = [&](std::uint32_t each) { return scratch.visited.insert(each); };
+  const std::size_t n = hop_from(node, keep, links, see, fetch, scratch.passed, scratch.fresh.data()).fresh;
   measure_fresh(graph, from, n, scratch);
   return n;
 }

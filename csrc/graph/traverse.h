@@ -36,11 +36,7 @@ Candidate descend(const Graph& graph, const From& from, unsigned stop, Scratch& 
 // nodes; the walk ends when the nearest node not yet looked at is farther than all `ef` of them, or when no node is left.
 void search_layer(const Graph& graph, const From& from, unsigned layer, std::size_t ef, const Keep& keep, Scratch& scratch);
 
-// The same over layer 0 and the kept nodes alone: of a node's neighbours those that are kept, and of the others' neighbours the kept ones (Patel and
-// others, "ACORN", SIGMOD 2024, arXiv 2403.04871, section 6.2). Where hardly any are near, the others are ways on.
+// The same over layer 0 and the kept nodes alone, two links at a time (graph/hops.h).
 void search_kept(const Graph& graph, const From& from, std::size_t ef, const Keep& keep, Scratch& scratch);
-
-// Kept nodes around a node below which a walk over kept nodes goes on over the others as well.
-constexpr std::size_t kFewKept = 16;
 
 }  // namespace nf::graph

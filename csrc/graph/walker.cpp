@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "base/prefetch.h"
-#include "graph/traverse.h"
+#include "graph/hops.h"
 
 namespace nf::graph {
 namespace {
@@ -231,41 +231,20 @@ void Walker::measure_neighbours(const FrozenTools& tools, std::uint32_t node) {
   measure_fresh(tools, n);
 }
 
-// As search_kept (graph/traverse.h).
 void Walker::hop(const FrozenTools& tools, std::uint32_t node) {
   const FrozenGraph& graph = tools.graph;
-  const std::size_t slots = graph.shape.slots;
-  std::size_t n = 0;
-  passed_.clear();
-  for (std::size_t i = 0; i < slots; ++i) {
-    const std::uint32_t near = graph.neighbour(node, i);
-    if (near >= graph.size) break;
-    const bool kept = keep_(near);
-    ++expanded_;
-    kept_ += kept ? 1 : 0;
-    if (!seen_.insert(near)) continue;
-    if (kept) {
-      fresh_[n++] = near;
-    } else {
-      passed_.push_back(near);
-      prefetch(graph.block(near) + graph.shape.row, slots * sizeof(near));
+  const auto links = [&](std::uint32_t of, const auto& visit) {
+    for (std::size_t i = 0; i < graph.shape.slots; ++i) {
+      const std::uint32_t neighbour = graph.neighbour(of, i);
+      if (neighbour >= graph.size) break;
+      visit(neighbour);
     }
-  }
-  for (const std::uint32_t passed : passed_) {
-    for (std::size_t i = 0; i < slots; ++i) {
-      const std::uint32_t far = graph.neighbour(passed, i);
-      if (far >= graph.size) break;
-      ++expanded_;
-      if (!keep_(far)) continue;
-      ++kept_;
-      fresh_[n] = far;
-      n += seen_.insert(far) ? 1 : 0;
-    }
-  }
-  if (n < kFewKept) {
-    for (const std::uint32_t passed : passed_) fresh_[n++] = passed;
-  }
-  measure_fresh(tools, n);
+  };
+  const auto fetch = [&](std::uint32_t of) { prefetch(graph.block(of) + graph.shape.row, graph.shape.slots * sizeof(of)); };
+  const Hopped found = hop_from(node, keep_, links, [&](std::uint32_t each) { return seen_.insert(each); }, fetch, passed_, fresh_.data());
+  expanded_ += found.asked;
+  kept_ += found.kept;
+  measure_fresh(tools, found.fresh);
 }
 
 void Walker::measure_fresh(const FrozenTools& tools, std::size_t n) {

@@ -18,6 +18,7 @@ import torch
 from torch.nn import functional
 
 from nearfield.arrays import read_npz
+from nearfield.encode.bundled import mapped
 from nearfield.errors import FormatError, InputError
 from nearfield.files import whole_file
 from nearfield.metrics import score_run
@@ -55,8 +56,7 @@ class Adapter:
         rows = np.asarray(queries, np.float32)
         if rows.ndim != 2 or rows.shape[1] != len(self.matrix):
             raise InputError(f"queries: shape {rows.shape} given, (n, {len(self.matrix)}) expected, as the adapter was trained")
-        rows = _unit(rows)
-        return _unit(rows + rows @ self.matrix)
+        return mapped(rows, self.matrix)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes a .npz file, which appears only when it is complete."""
