@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 COMPILER, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64"
 SOURCES = [*ROOT.glob("csrc/kernels/*/*.cpp"), *ROOT.glob("csrc/kernels/*.cpp"), *ROOT.glob("csrc/simd/*.cpp")]
 NATIVE = ROOT / "tests" / "native"
+ENCODER = ("test_encoder_kernels.cpp", "test_encoder_linear.cpp", "test_encoder_rows.cpp")
 
 pytestmark = pytest.mark.skipif(
     shutil.which(COMPILER) is None or shutil.which(EMULATOR) is None, reason="needs apt-get install g++-aarch64-linux-gnu qemu-user"
@@ -56,8 +57,8 @@ def test_arm_kernels_agree_with_scalar(kernels: list[str], tmp_path: Path) -> No
 @pytest.mark.timeout(2400)
 def test_arm_encoder_kernels_agree_with_float64(kernels: list[str], tmp_path: Path) -> None:
     """The native tests of the encoder's kernels, as they stand: they run on every target of the machine, here scalar and neon_dotprod."""
-    sources = [NATIVE / name for name in ("test_encoder_kernels.cpp", "harness.cpp", "oracle.cpp")]
+    sources = [NATIVE / name for name in (*ENCODER, "harness.cpp", "oracle.cpp")]
     program = linked([*kernels, *compiled(sources, tmp_path)], tmp_path / "encoder")
     done = subprocess.run([EMULATOR, "-cpu", "max", str(program)], capture_output=True, text=True, timeout=2000, check=False)
     assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]
-    assert "3 tests, 0 failed checks" in done.stdout
+    assert "4 tests, 0 failed checks" in done.stdout
