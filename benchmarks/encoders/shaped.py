@@ -60,7 +60,7 @@ def words() -> list[str]:
 
 
 def texts_of(folder: Path, tokens: int, count: int, ragged: float = 0.25) -> list[str]:
-    """``count`` runs of these words of about ``tokens`` tokens each (within ``ragged``, uniformly; [CLS] and [SEP] included)."""
+    """``count`` different runs of these words of about ``tokens`` tokens each (within ``ragged``, uniformly; [CLS] and [SEP] included)."""
     from nearfield.encode.tokenize import TextTokenizer
 
     every = words()
@@ -69,15 +69,16 @@ def texts_of(folder: Path, tokens: int, count: int, ragged: float = 0.25) -> lis
     size_of = {word: len(ids) - 2 for word, ids in zip(distinct, tokenizer(distinct).ids, strict=True)}
     sizes = [size_of[word] for word in every]
     draw = random.Random(SEED + tokens)
-    out = []
-    for _ in range(count):
+    # In order, each once: short runs of a few numbers stand in the documents more than once.
+    out: dict[str, None] = {}
+    while len(out) < count:
         left = round(draw.uniform(1 - ragged, 1 + ragged) * tokens) - 2
         start = at = draw.randrange(len(every) - 2 * tokens)
         while at < len(every) and left >= sizes[at]:
             left -= sizes[at]
             at += 1
-        out.append(" ".join(every[start:at]))
-    return out
+        out[" ".join(every[start:at])] = None
+    return list(out)
 
 
 def _change(path: Path, **values: object) -> None:
