@@ -35,12 +35,12 @@ constexpr double kRoom = 1.5;
 // rows as near ones take a walk farther than distances do.
 constexpr double kWayByEstimates = 0.5, kWayByDistances = 0.65;
 
-// Every allowed row is looked at instead, for some queries with the same list of them.
-void scan_all(const FrozenTools& tools, const Request& request, const Choice& choice, const std::vector<score::Query>& queries, std::size_t begin,
-              std::size_t end, const std::vector<std::uint32_t>& nodes, Skim& skim, const Answer& answer) {
+// Every allowed row is looked at instead, for `count` queries, at most Skim::kQueries, with the same list of them.
+void scan_all(const FrozenTools& tools, const Request& request, const Choice& choice, const std::vector<score::Query>& queries, const std::size_t* at,
+              std::size_t count, const std::vector<std::uint32_t>& nodes, Skim& skim, const Answer& answer) {
   const FrozenGraph& graph = tools.graph;
   skim.begin(tools.coder, graph.params.metric, std::min(request.k, std::max<std::size_t>(1, nodes.size())));
-  for (std::size_t at = begin; at < end; ++at) skim.add(queries[at], choice.bias(at));
+  for (std::size_t i = 0; i < count; ++i) skim.add(queries[at[i]], choice.bias(at[i]));
   const auto score = [&](std::size_t query, std::uint32_t node) {
     return skim.coded(query).score(tools.coder, graph.params.metric, graph.row(node), graph.fine_row_or_null(node));
   };
@@ -48,8 +48,8 @@ void scan_all(const FrozenTools& tools, const Request& request, const Choice& ch
   const auto ask_for = [&](std::uint32_t node) {
     if (graph.fine != nullptr) prefetch(graph.fine_row(node), tools.coder.width());
   };
-  for (std::size_t at = begin; at < end; ++at) {
-    answer.write(skim.best(at - begin, [&](std::uint32_t node) { return score(at - begin, node); }, ask_for), at, request.k);
+  for (std::size_t i = 0; i < count; ++i) {
+    answer.write(skim.best(i, [&](std::uint32_t node) { return score(i, node); }, ask_for), at[i], request.k);
   }
 }
 
@@ -85,6 +85,8 @@ class Turns {
         std::swap(lanes[i], lanes[running]);
       }
     }
+    // With one filter for all, those that found too little read each row once for sixteen of them.
+    if (!late_.empty()) scan_in_groups(late_, choice_.list(choice_.allowed(late_.front(), unused_), own_));
   }
 
  private:
@@ -153,7 +155,17 @@ class Turns {
   }
 
   void scan(const Lane& lane) {
-    scan_all(tools_, request_, choice_, queries_, lane.at, lane.at + 1, choice_.list(lane.allowed, own_), *skim_, answer_);
+    if (choice_.shared()) {
+      late_.push_back(lane.at);
+    } else {
+      scan_all(tools_, request_, choice_, queries_, &lane.at, 1, choice_.list(lane.allowed, own_), *skim_, answer_);
+    }
+  }
+
+  void scan_in_groups(const std::vector<std::size_t>& at, const std::vector<std::uint32_t>& nodes) {
+    for (std::size_t i = 0; i < at.size(); i += Skim::kQueries) {
+      scan_all(tools_, request_, choice_, queries_, at.data() + i, std::min(Skim::kQueries, at.size() - i), nodes, *skim_, answer_);
+    }
   }
 
   const FrozenTools& tools_;
@@ -166,6 +178,8 @@ class Turns {
   Ahead ahead_;
   Skim* skim_ = nullptr;
   std::vector<std::uint32_t> own_;
+  std::vector<std::size_t> late_;  // queries to scan for at the end
+  Bits unused_;                    // one filter for all has its own
 };
 
 }  // namespace
@@ -180,13 +194,7 @@ void Frozen::search(const Request& request, const Answer& answer) const {
   const Choice choice(request, Nodes{graph_.size, graph_.live, graph_.deleted, graph_.params.m, hop_nodes()});
   raise_if_bad(parallel::parallel_for(request.nq, request.threads, [&](std::size_t begin, std::size_t end, std::size_t) {
     auto walkers = walkers_.borrow();
-    if (choice.shared_scan() == nullptr) {
-      Turns(tools, request, choice, queries, answer, growth_).run(begin, end, *walkers);
-      return;
-    }
-    for (std::size_t at = begin; at < end; at += Skim::kQueries) {
-      scan_all(tools, request, choice, queries, at, std::min(end, at + Skim::kQueries), *choice.shared_scan(), walkers->skim, answer);
-    }
+    Turns(tools, request, choice, queries, answer, growth_).run(begin, end, *walkers);
   }));
 }
 

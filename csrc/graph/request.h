@@ -98,6 +98,8 @@ class Choice {
  public:
   Choice(const Request& request, const Nodes& nodes);
 
+  // One filter, or none, for all queries.
+  bool shared() const { return shared_; }
   // Which nodes may be results, and how many; `own` is room for a filter that this query alone has.
   Allowed allowed(std::size_t query, Bits& own) const { return shared_ ? all_ : make_allowed(query, own); }
   // Whether all of them are looked at instead of walking.
