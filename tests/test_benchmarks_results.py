@@ -147,7 +147,7 @@ def test_the_command_ends_in_one_json_document(tmp_path: Path, monkeypatch: pyte
     out = capsys.readouterr().out.rstrip("\n").split("\n")
     document = json.loads(out[-1])
     results.validate(document)
-    assert document["command"] == f"python -m benchmarks score --quick --json - --out {tmp_path}"
+    assert document["command"] == f"python -m benchmarks score --quick --json - --out {tmp_path.name}"
     assert document == results.read(next(tmp_path.glob("*-quick.json")))
     assert out[0].startswith("machine ")
 

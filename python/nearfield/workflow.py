@@ -113,8 +113,8 @@ def tune(
     Args:
         data: a JSONL, CSV or Parquet file of pairs, a BEIR folder, or a Dataset. Documents alone ask their own questions
             (``nearfield.data.structure``); the verdict is then about such questions, and a finding says so.
-        base: a sentence-transformers folder or a hub name, or several with commas between, of which the best on dev is taken (the fastest
-            of those that are not surely worse, ``nearfield.evaluate.bakeoff``). None: the packaged all-MiniLM-L6-v2
+        base: a sentence-transformers folder or a hub name, or several with commas between, of which the best on dev is taken (or a clearly
+            faster one that is not surely worse, ``nearfield.evaluate.bakeoff``). None: the packaged all-MiniLM-L6-v2
             (``nearfield[demo]``).
         out: the bundle's folder. An existing bundle there is replaced, anything else is refused. Checkpoints live beside it in
             ``<out>.work`` until the run is complete.
