@@ -48,6 +48,16 @@ def test_rounds_are_interleaved_and_the_warmup_does_not_count() -> None:
     assert clock.slept == 6 * 0.5
 
 
+def test_short_calls_are_timed_after_work_that_does_not_count() -> None:
+    clock = FakeClock()
+    works = {"short": clock.worker("short", lambda item: 0.02), "long": clock.worker("long", lambda item: 0.06)}
+    chunks = [["a", "b"], ["c"], ["d"]]
+    series = timing.interleave(works, chunks, pause_s=0.0, settle_s=0.05, clock=clock, sleep=clock.sleep)
+    assert [item for name, item in clock.log if name == "long"] == ["a", "b", "c", "d"]
+    assert [item for name, item in clock.log if name == "short"] == ["a", "b", "a", "b", "a", "c", "c", "c", "c", "d"]
+    assert [pytest.approx([0.02])] * 2 == series["short"].rounds
+
+
 def test_a_contestant_over_its_budget_sits_out_but_keeps_three_rounds() -> None:
     clock = FakeClock()
     works = {"slow": clock.worker("slow", lambda item: 10.0), "fast": clock.worker("fast", lambda item: 1.0)}

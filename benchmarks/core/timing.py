@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,9 @@ import numpy as np
 # OpenMP and BLAS workers busy-wait for some milliseconds after their last task; without a pause they would steal a core from
 # the next contestant (libgomp spins a few ms by default, onnxruntime about one).
 PAUSE_S = 0.02
+# After a pause a core's clock and caches need that long to come back: 512 searches of a graph, one batch a turn, took a third longer than
+# in the middle of a run (36 and 27 us a query), and by how much differs between engines.
+SETTLE_S = 0.05
 # A median of fewer than three rounds cannot leave out an outlier.
 MIN_ROUNDS = 3
 
@@ -68,6 +72,7 @@ def interleave(
     warmup: int = 1,
     budget_s: float = 60.0,
     pause_s: float = PAUSE_S,
+    settle_s: float = SETTLE_S,
     clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], None] = time.sleep,
 ) -> dict[str, Series]:
@@ -81,6 +86,8 @@ def interleave(
         budget_s: a contestant that has used this many timed seconds sits out the further rounds, once it has MIN_ROUNDS of them
             (or all there are): slow peers cannot make the suite endless.
         pause_s: idle seconds before each contestant, see PAUSE_S.
+        settle_s: seconds of untimed work on the items of the round before, after the pause; see SETTLE_S. Not for contestants whose
+            calls take longer than that anyway.
         clock, sleep: replaced in tests.
 
     Returns:
@@ -89,6 +96,7 @@ def interleave(
     if len(chunks) <= warmup:
         raise ValueError(f"{len(chunks)} chunks given, more than warmup = {warmup} expected")
     series = {name: Series() for name in contestants}
+    last: dict[str, float] = {}  # seconds a call, of each contestant's last turn
     with _little_garbage():
         for number, items in enumerate(chunks):
             for name, work in contestants.items():
@@ -96,7 +104,10 @@ def interleave(
                 if len(mine.rounds) >= MIN_ROUNDS and sum(mine.totals) > budget_s:
                     continue
                 sleep(pause_s)
+                if number >= warmup and 0 < last.get(name, 0.0) < settle_s:
+                    _settle(work, chunks[number - 1], settle_s, clock)
                 calls = time_calls(work, items, clock)
+                last[name] = sum(calls) / len(calls)
                 if number >= warmup:
                     mine.rounds.append(calls)
     return series
@@ -114,6 +125,14 @@ def _little_garbage() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
+
+
+def _settle(work: Callable[[Any], Any], items: Sequence[Any], seconds: float, clock: Callable[[], float]) -> None:
+    start = clock()
+    for item in cycle(items):
+        if clock() - start >= seconds:
+            return
+        work(item)
 
 
 def time_calls(work: Callable[[Any], Any], items: Sequence[Any], clock: Callable[[], float] = time.perf_counter) -> list[float]:
