@@ -24,7 +24,8 @@ MAY_IMPORT = {
     "search": BASE | {"encode", "index"},
     "evaluate": BASE | {"search", "data", "encode", "index", "kernels"},
 }
-TOP = {"workflow", "clitext", "ladder", "texts", "repeat", "record", "info", "demo", "cli", "__main__"}  # may import every room
+# These may import every room.
+TOP = {"workflow", "clitext", "int8aware", "ladder", "texts", "repeat", "record", "info", "demo", "cli", "__main__"}
 
 # Library -> where it may be imported at all. A name that ends in / is a room.
 HOMES = {

@@ -160,6 +160,8 @@ class TuneConfig:
             for it.
         device: "auto" takes the GPU where there is one.
         int8: how the bundle's int8 graph is made, see ``ExportConfig``.
+        int8_aware: where that graph fails its gate, tunes the model for 40 steps towards its own float vectors under int8's rounding and
+            asks the gate again (``nearfield.int8aware``). True: it costs nothing where the gate passes.
         evaluation: the precision of the vectors that the verdict is measured on, for both models. "fp32": what ``Encoder`` gives where
             nothing else is asked for, so the verdict is about that. "bf16": the native engine's. "auto": bf16 where the CPU multiplies it
             (AMX, AVX512-BF16) and the engine computes the model, else fp32; several times as fast on a large corpus.
@@ -220,6 +222,7 @@ class TuneConfig:
     dtype: DType = "auto"
     device: Device = "auto"
     int8: Int8Method = "rows"
+    int8_aware: bool = True
     evaluation: EvaluationPrecision = "fp32"
 
     def __post_init__(self) -> None:

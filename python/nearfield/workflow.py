@@ -21,6 +21,7 @@ from nearfield.data.read import read
 from nearfield.data.split import split
 from nearfield.data.structure import few_pairs, with_pairs
 from nearfield.errors import InputError
+from nearfield.int8aware import failed, mend
 from nearfield.record import circumstances, command_line
 from nearfield.repeat import RUN_FORMAT, Recorded, choose_threads, describe_run, place_of, read_config
 from nearfield.types import FloatArray
@@ -238,10 +239,21 @@ def tune(
             # Beside the checkpoints until it has its verdict: an interrupted evaluation leaves ``out`` and what is there alone.
             int8 = ExportConfig(int8=settings.int8, int8_documents=min(ExportConfig().int8_documents, settings.dev_documents))
             one_side = climbed.name == "query-only" if climbed else settings.query_only
-            bundle = export_bundle(
-                base_folder if one_side else result.model, work / "made" / out.name, parity_data=dataset, config=settings.to_dict(),
-                settings=int8, query_model=result.model if one_side else None, query_map=climbed.matrix if climbed else None, **shared,
-            )  # fmt: skip
+
+            def export(model: Path, folder: Path) -> Bundle:
+                return export_bundle(
+                    base_folder if one_side else model, folder, parity_data=dataset, config=settings.to_dict(), settings=int8,
+                    query_model=model if one_side else None, query_map=climbed.matrix if climbed else None, **shared,
+                )  # fmt: skip
+
+            bundle = export(result.model, work / "made" / out.name)
+            # Where no weights were trained (the base, an adapter) the documents' vectors were promised to stay.
+            if settings.int8_aware and result.steps and result.alpha and failed(bundle, query_side=one_side):
+                mended = mend(bundle, result.model, dataset, settings, work, export, query_side=one_side, progress=progress)
+                bundle, result = mended.bundle, dataclasses.replace(result, history=[*result.history, mended.entry])
+                findings.append(mended.finding)
+                if on_findings is not None:
+                    on_findings([mended.finding])
             base_bundle = base_bundle or export_base()
         with clock.stage("evaluate"):
             report = _measure(dataset, bundle, base_bundle, guard_set, settings, cache=cache, progress=progress, threads=used.encoding)

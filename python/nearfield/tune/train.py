@@ -43,7 +43,7 @@ from nearfield.types import FloatArray
 # Options that act after training, or on nothing it computes: a run may be resumed with others.
 AFTERWARDS = (
     *("merge_alphas", "merge_trials", "pieces", "guard_queries", "guard_documents", "guard_max_drop", "guard_margin"),
-    "checkpoint_minutes",
+    *("checkpoint_minutes", "int8_aware"),
 )
 
 
