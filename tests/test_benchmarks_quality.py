@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from benchmarks.quality import __main__ as command
-from benchmarks.quality.cells import Cell, Table, grid
-from benchmarks.quality.recipes import RECIPES, named
+from benchmarks.quality.cells import UNKNOWN, Cell, Table, expected_seconds, grid
+from benchmarks.quality.recipes import RECIPES, SETS, named
 from benchmarks.quality.report import differences, markdown
 from benchmarks.quality.theirs import batches_without_duplicates
 from benchmarks.quality.trained import fewer_pairs
@@ -32,6 +32,40 @@ def test_recipes_are_valid_configs_and_unknown_names_are_refused() -> None:
     assert [recipe.name for recipe in named("theirs, ours,theirs")] == ["theirs", "ours"]
     with pytest.raises(ValueError, match="'nothing' given, some of base, ours"):
         named("nothing")
+    assert [recipe.name for recipe in named("main,adapter")] == ["base", "ours", "theirs", "adapter"]
+    assert all(set(recipes) <= set(RECIPES) and len(set(recipes)) == len(recipes) for recipes in SETS.values())
+    assert not set(SETS) & set(RECIPES)
+
+
+def test_a_cell_is_expected_to_take_what_its_like_took() -> None:
+    free = Cell("adapter", "tiny", 0, None, None, "wall", "cpu")
+    assert expected_seconds(cell(), []) == 20 + UNKNOWN
+    assert expected_seconds(cell("base"), []) == UNKNOWN
+    assert expected_seconds(free, []) is None
+    rows = [
+        {"recipe": "adapter", "data": "tiny", "wall_seconds": 70.0, "measuring_seconds": 5.0},
+        {"recipe": "adapter", "data": "other", "wall_seconds": 700.0, "measuring_seconds": 50.0},
+    ]
+    assert expected_seconds(free, rows) == 75
+    assert expected_seconds(cell(), rows) == 25
+
+
+def test_the_plan_adds_up_and_runs_nothing(tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, table = write_beir(tmp_path / "data"), tmp_path / "table.jsonl"
+    arguments = [
+        f"--data=tiny={data}",
+        f"--base={tiny_model}",
+        "--seconds=60",
+        "--device=cpu",
+        f"--table={table}",
+        "--recipes=main",
+        "--plan",
+    ]
+    assert command.main(arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[-2] for line in lines[:3]] == ["2.0", "3.0", "3.0"]
+    assert lines[3] == "3 of 3 cells missing: about 8 min"
+    assert not table.exists()
 
 
 def test_recipes_that_are_compared_are_neighbours_and_the_base_runs_once() -> None:

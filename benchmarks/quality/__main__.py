@@ -13,8 +13,8 @@ from typing import Any
 
 from benchmarks.core import machine
 from benchmarks.core.plan import ROOT
-from benchmarks.quality.cells import Cell, Table, grid
-from benchmarks.quality.recipes import RECIPES, named
+from benchmarks.quality.cells import Cell, Table, expected_seconds, grid
+from benchmarks.quality.recipes import RECIPES, SETS, named
 from benchmarks.quality.report import markdown, plots
 from benchmarks.quality.run import Inputs, run_cell, warm_up
 
@@ -24,9 +24,18 @@ def parser() -> argparse.ArgumentParser:
     out = argparse.ArgumentParser(
         prog="python -m benchmarks.quality",
         description="Tunes and measures recipes x data x seeds; every finished cell is a line on disk, and what is there is not run again.",
-        epilog="recipes: " + "; ".join(f"{recipe.name}: {recipe.about}" for recipe in RECIPES.values()),
+        epilog="recipes: "
+        + "; ".join(f"{recipe.name}: {recipe.about}" for recipe in RECIPES.values())
+        + "; sets: "
+        + "; ".join(f"{name}: {', '.join(recipes)}" for name, recipes in SETS.items()),
     )
-    out.add_argument("--data", action="append", default=[], metavar="NAME=PATH", help="a BEIR folder or a file of pairs; may be repeated")
+    out.add_argument(
+        "--data",
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="a BEIR folder, a file of pairs, or installed: the demo's documentation; may be repeated",
+    )
     out.add_argument("--guard", type=Path, metavar="PATH", help="general questions; nDCG@10 on them is measured, and ours may not lose it")
     out.add_argument("--base", metavar="MODEL", help="folder or name of the base (default: the packaged all-MiniLM-L6-v2)")
     out.add_argument("--recipes", default="base,ours,theirs", metavar="NAME,...", help="default: %(default)s")
@@ -42,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--table", type=Path, default=ROOT / "benchmarks" / "cache" / "quality" / "table.jsonl", metavar="FILE")
     out.add_argument("--only", metavar="TEXT", help="only cells whose key contains this")
     out.add_argument("--list", action="store_true", help="show the cells and which are finished, run none")
+    out.add_argument("--plan", action="store_true", help="the same, with the minutes that each missing cell is expected to take")
     out.add_argument("--stop-after", type=float, metavar="S", help="begin no cell after this many seconds")
     out.add_argument("--isolate", action=argparse.BooleanOptionalAction, help="a process for each cell (default: on the CPU)")
     out.add_argument("--against", default="theirs", metavar="RECIPE", help="what the others are compared with (default: %(default)s)")
@@ -76,9 +86,8 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
     if options.cell:
         return _one(next(cell for cell in cells if cell.key == options.cell), inputs, table, options.threads)
     missing = table.missing(cells)
-    if options.list:
-        for cell in cells:
-            print(f"{'missing' if cell in missing else 'done':8}{cell.key}")
+    if options.list or options.plan:
+        _show(cells, missing, table.rows() if options.plan else None)
         return 0
     failed = _fill(missing, inputs, table, options, arguments, isolate=device == "cpu" if options.isolate is None else options.isolate)
     if options.report:
@@ -90,6 +99,22 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
         print(markdown(rows, options.against), end="")
         print(f"report: {options.report}; plots: {', '.join(map(str, made)) or 'none'}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _show(cells: list[Cell], missing: list[Cell], rows: list[dict[str, Any]] | None) -> None:
+    """Prints which cells are there; with ``rows`` also what the others are expected to take."""
+    expected = {} if rows is None else {cell.key: expected_seconds(cell, rows) for cell in missing}
+    for cell in cells:
+        took = expected.get(cell.key, 0.0)
+        minutes = "" if cell.key not in expected else "  unknown" if took is None else f"  {took / 60:.1f} min"
+        print(f"{'missing' if cell in missing else 'done':8}{cell.key}{minutes}")
+    if rows is not None:
+        known = [took for took in expected.values() if took is not None]
+        rest = len(expected) - len(known)
+        print(
+            f"{len(missing)} of {len(cells)} cells missing: about {sum(known) / 60:.0f} min"
+            + f", and {rest} cells of unknown time" * bool(rest)
+        )
 
 
 def _fill(missing: list[Cell], inputs: Inputs, table: Table, options: argparse.Namespace, arguments: list[str], *, isolate: bool) -> int:
@@ -157,10 +182,25 @@ def _data(given: Sequence[str]) -> dict[str, Path]:
     found = dict(part.partition("=")[::2] for part in given)
     if not found or not all(found.values()):
         raise ValueError(f"data: {' '.join(given) or 'nothing'} given, --data NAME=PATH expected, for example --data nl2bash=data/nl2bash")
+    found = {name: str(demo_documentation()) if path == "installed" else path for name, path in found.items()}
     for name, path in found.items():
         if not Path(path).exists():
             raise ValueError(f"data: {name}: {path} does not exist")
     return {name: Path(path) for name, path in found.items()}
+
+
+def demo_documentation() -> Path:
+    """The demo's documentation as a BEIR folder in the cache, harvested once: later cells read the same files."""
+    folder = ROOT / "benchmarks" / "cache" / "quality" / "demo-documentation"
+    if not folder.is_dir():
+        from nearfield.data.harvest import harvest
+        from nearfield.data.split import split
+        from nearfield.data.write import write_beir
+
+        part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+        write_beir(split(harvest()), part)
+        part.rename(folder)
+    return folder
 
 
 def _base(given: str | None) -> Path:

@@ -10,6 +10,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+# Seconds of measuring where nothing has been measured yet: medquad and squad_general took 60 to 120 on two cores.
+UNKNOWN = 120.0
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -55,6 +58,17 @@ def grid(recipes: Sequence[str], data: Sequence[str], seeds: Sequence[int], pair
             cell = Cell(recipe, name, 0, None, None, same["clock"], same["device"])
         cells.setdefault(cell.key, cell)
     return list(cells.values())
+
+
+def expected_seconds(cell: Cell, rows: Sequence[dict[str, Any]]) -> float | None:
+    """How long a cell will take by what the table has: training as its budget says or as the same recipe took, measuring as on its data.
+
+    None where there is neither a budget nor an earlier cell of the recipe; the base trains nothing.
+    """
+    alike = [row["wall_seconds"] for row in rows if (row["recipe"], row["data"]) == (cell.recipe, cell.data)]
+    training = 0.0 if cell.recipe == "base" else max(alike, default=cell.seconds)
+    measuring = [row["measuring_seconds"] for row in rows if row["data"] == cell.data] or [row["measuring_seconds"] for row in rows]
+    return None if training is None else training + max(measuring, default=UNKNOWN)
 
 
 class Table:

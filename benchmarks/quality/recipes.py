@@ -66,6 +66,14 @@ RECIPES: dict[str, Recipe] = {
             teacher="cross-encoder",
         ),
         _ours("ours-matryoshka", "128 and 64 values alone as well", matryoshka=[128, 64]),
+        _ours(
+            "ours-mined-unfiltered",
+            "4 mined negatives without the filter of false ones",
+            mined_negatives=4,
+            mined_margin=0.0,
+        ),
+        _ours("ours-hard", "mined negatives, 4 a step", mined_negatives=4, hard_negatives=4),
+        _ours("ours-lora", "changes of rank 16 beside the linear layers", lora_rank=16),
         _ours("ours-anchor", "anchored to the base's vectors, no pieces", anchor=3.0, pieces=0.0),
         _ours("ours-query-only", "queries alone; the documents keep the base's vectors", query_only=True),
         _ours("ours-frozen-3", "the lower half and the embeddings frozen", frozen_layers=3),
@@ -78,9 +86,21 @@ RECIPES: dict[str, Recipe] = {
     )
 }
 
+# Name -> the recipes of one question; the commands stand in docs/benchmarks.md.
+SETS: dict[str, tuple[str, ...]] = {
+    "main": ("base", "ours", "theirs"),
+    "ways": ("base", "adapter", "adapter-guarded", "ours-query-only", "ours-lora", "ours-frozen-3", "ours"),
+    # Each differs from "ours", or from the one named, in one thing: hard against kl and margin shows the teacher, mined against
+    # mined-unfiltered the filter.
+    "ablation": (
+        "base", "ours", "ours-no-pieces", "ours-no-merge", "ours-anchor", "ours-symmetric", "ours-matryoshka", "ours-mined",
+        "ours-mined-unfiltered", "ours-hard", "ours-kl", "ours-margin",
+    ),
+}  # fmt: skip
+
 
 def named(names: str) -> list[Recipe]:
-    """Returns the recipes of a comma-separated list.
+    """Returns the recipes of a comma-separated list, in which a name of ``SETS`` stands for all of its recipes.
 
     Raises:
         ValueError: a name that is no recipe; the message lists them.
@@ -88,8 +108,9 @@ def named(names: str) -> list[Recipe]:
     >>> [recipe.kind for recipe in named("ours,theirs")]
     ['nearfield', 'sentence-transformers']
     """
-    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    given = [name.strip() for name in names.split(",") if name.strip()]
+    wanted = [recipe for name in given for recipe in SETS.get(name, (name,))]
     unknown = [name for name in wanted if name not in RECIPES]
     if unknown or not wanted:
-        raise ValueError(f"recipes: {names!r} given, some of {', '.join(RECIPES)} expected")
+        raise ValueError(f"recipes: {names!r} given, some of {', '.join([*RECIPES, *SETS])} expected")
     return [RECIPES[name] for name in dict.fromkeys(wanted)]
