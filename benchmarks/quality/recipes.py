@@ -91,7 +91,7 @@ SETS: dict[str, tuple[str, ...]] = {
     "main": ("base", "ours", "theirs"),
     "ways": ("base", "adapter", "adapter-guarded", "ours-query-only", "ours-lora", "ours-frozen-3", "ours"),
     # Each differs from "ours", or from the one named, in one thing: hard against kl and margin shows the teacher, mined against
-    # mined-unfiltered the filter.
+    # mined-unfiltered the filter. anchor and no-merge have no pieces: they are read against no-pieces.
     "ablation": (
         "base", "ours", "ours-no-pieces", "ours-no-merge", "ours-anchor", "ours-symmetric", "ours-matryoshka", "ours-mined",
         "ours-mined-unfiltered", "ours-hard", "ours-kl", "ours-margin",
