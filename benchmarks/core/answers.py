@@ -11,21 +11,22 @@ from benchmarks.core.quality import IntArray
 from nearfield import Hits
 
 Answer = np.ndarray | Hits
-Search = Callable[[np.ndarray], Answer]
+Search = Callable[[Any], Answer]
 
 
 class Answers:
     """A contestant that keeps what it answered, in the order of the calls.
 
     Args:
-        search: ``(nq, d)`` queries to ``(nq, k)`` ids, -1 in empty places, or to ``nearfield.Hits``.
+        search: ``(nq, d)`` queries, or whatever is asked, to ``(nq, k)`` ids, -1 in empty places, or to ``nearfield.Hits``. Called by
+            itself it answers without being kept.
     """
 
     def __init__(self, search: Search) -> None:
         self.search = search
         self.kept: list[Any] = []
 
-    def __call__(self, queries: np.ndarray) -> None:
+    def __call__(self, queries: Any) -> None:
         self.kept.append(self.search(queries))
 
     def ids(self, count: int) -> IntArray:

@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.core.answers import Answers
+
 # OpenMP and BLAS workers busy-wait for some milliseconds after their last task; without a pause they would steal a core from
 # the next contestant (libgomp spins a few ms by default, onnxruntime about one).
 PAUSE_S = 0.02
@@ -86,8 +88,8 @@ def interleave(
         budget_s: a contestant that has used this many timed seconds sits out the further rounds, once it has MIN_ROUNDS of them
             (or all there are): slow peers cannot make the suite endless.
         pause_s: idle seconds before each contestant, see PAUSE_S.
-        settle_s: seconds of untimed work on the items of the round before, after the pause; see SETTLE_S. Not for contestants whose
-            calls take longer than that anyway.
+        settle_s: seconds of untimed work, of which no answer is kept, on the items of the round before, after the pause; see SETTLE_S.
+            Not for contestants whose calls take longer than that anyway.
         clock, sleep: replaced in tests.
 
     Returns:
@@ -105,7 +107,7 @@ def interleave(
                     continue
                 sleep(pause_s)
                 if number >= warmup and 0 < last.get(name, 0.0) < settle_s:
-                    _settle(work, chunks[number - 1], settle_s, clock)
+                    _settle(work.search if isinstance(work, Answers) else work, chunks[number - 1], settle_s, clock)
                 calls = time_calls(work, items, clock)
                 last[name] = sum(calls) / len(calls)
                 if number >= warmup:

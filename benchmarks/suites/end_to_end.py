@@ -14,6 +14,7 @@ import numpy as np
 
 import nearfield
 from benchmarks.core import data
+from benchmarks.core.answers import Answers
 from benchmarks.core.ceilings import threads_text
 from benchmarks.core.peers import Engine, present, set_threads
 from benchmarks.core.plan import Plan, usable_cores
@@ -86,13 +87,10 @@ def run(plan: Plan) -> list[Row]:
             finds[pair.name] = _finder(pair, maker, walk, width)
             params[pair.name] = {"k": K, "n": len(vectors), "ef": width, "shown": f"ef={width}"}
         plan.say(f"end_to_end: one query at a time, {threads_text(threads)}")
-        answers: dict[str, list[np.ndarray]] = {name: [] for name in finds}
-        timed = interleave(
-            {name: _keeping(find, answers[name]) for name, find in finds.items()},
-            [texts[start : start + calls] for start in range(0, asked, calls)],
-        )
+        answers = {name: Answers(find) for name, find in finds.items()}
+        timed = interleave(answers, [texts[start : start + calls] for start in range(0, asked, calls)])
         for pair in pairs:
-            found, series = np.concatenate(answers[pair.name]), timed[pair.name]
+            found, series = answers[pair.name].ids(asked), timed[pair.name]
             rows.append(
                 Row(
                     suite="end_to_end", group=f"text to top-{K} ids, one query at a time, {threads_text(threads)}", brief="text to ids",
@@ -153,10 +151,3 @@ def _finder(pair: Pair, maker: Maker, graph: Any, ef: int) -> Find:
         return lambda text: graph.search(encode([text]), K, Setting(ef), 1)
     searcher = nearfield.Searcher(encode.__self__, graph.index)  # type: ignore[attr-defined]
     return lambda text: np.asarray(searcher.search(text, K, ef=ef, threads=1).ids)
-
-
-def _keeping(find: Find, kept: list[np.ndarray]) -> Callable[[str], None]:
-    def call(text: str) -> None:
-        kept.append(find(text))
-
-    return call
