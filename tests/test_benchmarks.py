@@ -230,6 +230,8 @@ def test_a_missing_peer_is_skipped_aloud_once(capsys: pytest.CaptureFixture[str]
 
 def test_a_peer_may_lack_a_name_or_the_machine_a_unit() -> None:
     assert peers.Engine("json", dict, "numpy", ("json:loads",)).missing() is None
+    for absent in ("module_that_is_not_there.inside", "json.not_inside", "module_that_is_not_there:Name"):
+        assert f"({absent} not installed" in str(peers.Engine("x", dict, "numpy", (absent,)).missing())
     assert "json:nothing not installed" in str(peers.Engine("json", dict, "numpy", ("json:nothing",)).missing())
     assert peers.Engine("json", dict, "numpy", unable=lambda: "no unit").missing() == "skipped: json (no unit)"
 

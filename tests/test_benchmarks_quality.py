@@ -14,8 +14,9 @@ from benchmarks.quality.cells import UNKNOWN, Cell, Table, expected_seconds, gri
 from benchmarks.quality.recipes import RECIPES, SETS, named
 from benchmarks.quality.report import differences, markdown
 from benchmarks.quality.theirs import batches_without_duplicates
-from benchmarks.quality.trained import fewer_pairs
+from benchmarks.quality.trained import documents_alone, fewer_pairs
 from nearfield.config import TuneConfig
+from nearfield.data.dataset import Dataset
 from test_tune_train import code_book
 
 SAME: dict[str, Any] = {"seconds": 20.0, "clock": "wall", "device": "cpu"}
@@ -35,6 +36,18 @@ def test_recipes_are_valid_configs_and_unknown_names_are_refused() -> None:
     assert [recipe.name for recipe in named("main,adapter")] == ["base", "ours", "theirs", "adapter"]
     assert all(set(recipes) <= set(RECIPES) and len(set(recipes)) == len(recipes) for recipes in SETS.values())
     assert not set(SETS) & set(RECIPES)
+
+
+def test_documents_alone_ask_for_train_and_dev_and_show_no_judgement() -> None:
+    topics = [f"topic{i} {word}" for i in range(40) for word in ("alpha", "beta")]
+    texts = [f"About {t}. The {t} is large and red. It has {t} in it. Nobody knows why {t} came." for t in topics]
+    ids = [f"d{i}" for i in range(len(texts))]
+    given = Dataset("tiny", "memory", ids, texts, ["q"], ["a secret question"], {"train": {"q": {"d0": 1}}, "test": {"q": {"d0": 1}}})
+    made = documents_alone(given, 0)
+    assert set(made.qrels) == {"train", "dev"}
+    assert made.doc_ids == ids
+    assert "a secret question" not in made.query_texts
+    assert len(made.qrels["train"]) > 20
 
 
 def test_a_cell_is_expected_to_take_what_its_like_took() -> None:

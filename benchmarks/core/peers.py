@@ -61,7 +61,10 @@ class Engine:
 
 def _there(need: str) -> bool:
     module, _, name = need.partition(":")
-    return find_spec(module) is not None and (not name or hasattr(import_module(module), name))
+    # A module inside a package that is absent is an error of find_spec, not a None.
+    if find_spec(module.partition(".")[0]) is None or find_spec(module) is None:
+        return False
+    return not name or hasattr(import_module(module), name)
 
 
 def present(engines: Sequence[Engine], plan: Plan) -> list[Engine]:

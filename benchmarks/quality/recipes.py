@@ -19,12 +19,14 @@ class Recipe:
         options: adapter: arguments of ``fit_adapter``; nearfield: fields of ``TuneConfig``;
             sentence-transformers: ``learning_rate``, ``batch_size``, ``max_tokens``.
         about: one line for people.
+        source: what it learns from: the training pairs, or the documents alone, which ask their own questions.
     """
 
     name: str
     kind: Kind
     options: Mapping[str, Any] = field(default_factory=dict)
     about: str = ""
+    source: Literal["pairs", "documents"] = "pairs"
 
 
 def _ours(name: str, about: str, **options: Any) -> Recipe:
@@ -75,6 +77,7 @@ RECIPES: dict[str, Recipe] = {
         _ours("ours-hard", "mined negatives, 4 a step", mined_negatives=4, hard_negatives=4),
         _ours("ours-lora", "changes of rank 16 beside the linear layers", lora_rank=16),
         _ours("ours-anchor", "anchored to the base's vectors, no pieces", anchor=3.0, pieces=0.0),
+        Recipe("ours-documents", "nearfield", {}, "from the documents alone: questions made of their structure, for dev too", "documents"),
         _ours("ours-query-only", "queries alone; the documents keep the base's vectors", query_only=True),
         _ours("ours-frozen-3", "the lower half and the embeddings frozen", frozen_layers=3),
         _ours("ours-frozen-embeddings", "the embeddings frozen", frozen_layers=0),
@@ -89,7 +92,7 @@ RECIPES: dict[str, Recipe] = {
 # Name -> the recipes of one question; the commands stand in docs/benchmarks.md.
 SETS: dict[str, tuple[str, ...]] = {
     "main": ("base", "ours", "theirs"),
-    "ways": ("base", "adapter", "adapter-guarded", "ours-query-only", "ours-lora", "ours-frozen-3", "ours"),
+    "ways": ("base", "adapter", "adapter-guarded", "ours-query-only", "ours-lora", "ours-frozen-3", "ours-documents", "ours"),
     # Each differs from "ours", or from the one named, in one thing: hard against kl and margin shows the teacher, mined against
     # mined-unfiltered the filter. anchor and no-merge have no pieces: they are read against no-pieces.
     "ablation": (

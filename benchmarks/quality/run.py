@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +17,7 @@ from benchmarks.quality.cells import Cell
 from benchmarks.quality.measure import measure
 from benchmarks.quality.recipes import RECIPES
 from benchmarks.quality.theirs import train_theirs
-from benchmarks.quality.trained import Trained, fewer_pairs, train_adapter, train_ours
+from benchmarks.quality.trained import Trained, documents_alone, fewer_pairs, train_adapter, train_ours
 from nearfield.data.dataset import Dataset
 from nearfield.data.read import read
 from nearfield.data.split import split
@@ -84,18 +85,22 @@ def _train(cell: Cell, data: Dataset, guard: Dataset | None, inputs: Inputs, wor
     }
     if recipe.kind == "sentence-transformers":
         return train_theirs(data, inputs.base, work, recipe.options, **common)
+    if recipe.source == "documents":
+        data = documents_alone(data, cell.seed)
     return train_ours(data, inputs.base, work, recipe.options, guard=guard, **common)
 
 
 def warm_up(inputs: Inputs, recipes: list[str], name: str, device: str) -> None:
-    """Trains three seconds of every recipe and keeps nothing: what a process does once is not the first cell's cost."""
+    """Trains three seconds of every recipe and keeps nothing: what a process does once is not the first cell's cost.
+
+    A recipe that fails here fails in its cell too, which says so.
+    """
     for recipe in recipes:
         run = Cell(recipe, name, 0, 256, 3.0, "wall", device)
         work = Path(tempfile.mkdtemp(prefix="warm-", dir=inputs.scratch))
-        try:
+        with suppress(Exception):
             _train(run, fewer_pairs(_dataset(inputs.data[name]), 256, 0), None, inputs, work)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def _forget_peak(device: str) -> None:

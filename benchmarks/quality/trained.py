@@ -12,6 +12,8 @@ import numpy as np
 
 from nearfield.config import TuneConfig
 from nearfield.data.dataset import Dataset
+from nearfield.data.split import split
+from nearfield.data.structure import with_pairs
 
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.monotonic, "cpu": time.process_time}
 # Passes over the pairs where only the budget ends a run.
@@ -53,6 +55,12 @@ def fewer_pairs(data: Dataset, count: int | None, seed: int) -> Dataset:
         query, doc = pairs[place]
         kept.setdefault(query, {})[doc] = data.qrels["train"][query][doc]
     return dataclasses.replace(data, qrels=data.qrels | {"train": kept})
+
+
+def documents_alone(data: Dataset, seed: int) -> Dataset:
+    """Returns ``data`` as somebody has it who has no judgements: train and dev are questions made of the documents' structure."""
+    bare = dataclasses.replace(data, query_ids=[], query_texts=[], qrels={}, hard_negatives={})
+    return split(with_pairs(bare, seed), seed=seed, test=0.0)
 
 
 def train_ours(

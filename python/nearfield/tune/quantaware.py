@@ -3,6 +3,7 @@
 The gate of the export may find that int8 costs too much whatever products are given back to float32. Then the float model is its own
 teacher: its vectors of training texts are the targets, and a copy learns to meet them while weights and activations pass through the
 rounding that the export will apply (Jacob et al., CVPR 2018, section 3, https://arxiv.org/abs/1712.05877; gradients go straight through).
+The copy has to meet them without the rounding too: its float weights, left to themselves, went their own way.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ def rounded_products(model: torch.nn.Module, scheme: Scheme) -> Iterator[list[st
 
 
 def teach_rounding(tower: Tower, texts: Sequence[TokenIds], config: TuneConfig, scheme: Scheme, *, bar: Bar) -> dict[str, Any]:
-    """Tunes ``tower`` in place towards its own float vectors under rounded products. A pure function of its arguments.
+    """Tunes ``tower`` in place towards its own float vectors, under rounded products and without. A pure function of its arguments.
 
     Args:
         tower: the float model; in evaluation mode, for dropout would be part of the targets.
@@ -135,26 +136,27 @@ def teach_rounding(tower: Tower, texts: Sequence[TokenIds], config: TuneConfig, 
         targets = torch.cat([vectors(chosen[start : start + size]) for start in range(0, len(chosen), size)])
 
     def cosine() -> float:
-        with torch.no_grad():
+        with torch.no_grad(), rounded_products(tower.model, scheme):
             return float(torch.nn.functional.cosine_similarity(vectors(chosen[:size]), targets[:size]).mean())
 
     parameters = dict(tower.model.named_parameters())
     optimizer = make_optimizer(parameters, config)
     for group in optimizer.param_groups:
         group["weight_decay"] = 0.0  # the float model is what is to be met
-    with rounded_products(tower.model, scheme):
-        before = cosine()
-        for step in range(STEPS):
-            for group in optimizer.param_groups:
-                group["lr"] = rate_at(step, STEPS, peak=config.learning_rate, warmup_fraction=config.warmup_fraction, decay=config.decay)
-            optimizer.zero_grad(set_to_none=True)
-            part = slice(step * size, (step + 1) * size)
-            loss = drift(vectors(chosen[part]), targets[part])
-            if not torch.isfinite(loss):
-                raise InputError(f"int8_aware: the loss at step {step + 1} of {STEPS} is {loss.item()}; int8_aware: false leaves it out")
-            loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(parameters.values(), config.max_grad_norm)
-            optimizer.step()
-            bar.advance(1, note=f"loss {loss.item():.5f}")
-        after = cosine()
+    before = cosine()
+    for step in range(STEPS):
+        for group in optimizer.param_groups:
+            group["lr"] = rate_at(step, STEPS, peak=config.learning_rate, warmup_fraction=config.warmup_fraction, decay=config.decay)
+        optimizer.zero_grad(set_to_none=True)
+        part = slice(step * size, (step + 1) * size)
+        with rounded_products(tower.model, scheme):
+            rounded = vectors(chosen[part])
+        loss = drift(rounded, targets[part]) + drift(vectors(chosen[part]), targets[part])
+        if not torch.isfinite(loss):
+            raise InputError(f"int8_aware: the loss at step {step + 1} of {STEPS} is {loss.item()}; int8_aware: false leaves it out")
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(parameters.values(), config.max_grad_norm)
+        optimizer.step()
+        bar.advance(1, note=f"loss {loss.item():.5f}")
+    after = cosine()
     return {"steps": STEPS, "texts": len(set(map(tuple, chosen))), "cosine_before": before, "cosine_after": after}
