@@ -356,6 +356,12 @@ class Vsag:
     def add(self, vectors: np.ndarray, threads: int) -> None:
         self.index = self._empty(threads)
         self.index.build(vectors.ravel(), np.arange(len(vectors)), len(vectors), self.shape.dim)
+        self._first(vectors)
+
+    def _first(self, vectors: np.ndarray) -> None:
+        """One search by one thread: where two threads' first ones met, they waited for each other for good (pyvsag 0.18.5: one in the guard
+        of a static, the other for the interpreter's lock)."""
+        self.index.knn_search(vectors[0], 1, json.dumps({"hgraph": {"ef_search": 1}}))
 
     def search(self, queries: np.ndarray, k: int, at: Setting, threads: int) -> np.ndarray:
         how = json.dumps({"hgraph": {"ef_search": at.ef}})
@@ -374,3 +380,4 @@ class Vsag:
     def load(self, path: Path, vectors: np.ndarray) -> None:
         self.index = self._empty(usable_cores())
         self.index.load(str(path))
+        self._first(vectors)
