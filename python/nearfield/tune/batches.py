@@ -57,11 +57,29 @@ class Batches:
         return self.per_epoch * self.config.epochs
 
     def __getitem__(self, step: int) -> Batch:
+        return self._assemble(*self._pairs_of(step))
+
+    def texts(self, step: int) -> tuple[list[TokenIds], list[TokenIds]]:
+        """The distinct queries and documents of a step, without the rest of it."""
+        pairs, epoch = self._pairs_of(step)
+        places, _ = self._documents_of(pairs, epoch)
+        return [self.pairs.queries[row] for row in np.unique(pairs[:, 0])], [self.pairs.documents[row] for row in places]
+
+    def _pairs_of(self, step: int) -> tuple[IntArray, int]:
         epoch, part = divmod(step, self.per_epoch)
         if epoch != self._epoch:
             order = np.random.default_rng((self.config.seed, epoch)).permutation(len(self.pairs.pairs))
             self._epoch, self._parts = epoch, np.array_split(order, self.per_epoch)
-        return self._assemble(self.pairs.pairs[self._parts[part]], epoch)
+        return self.pairs.pairs[self._parts[part]], epoch
+
+    def _documents_of(self, pairs: IntArray, epoch: int) -> tuple[dict[int, int], list[list[int]]]:
+        """The place of each document row in a step, the pairs' own first, and the negatives of each pair."""
+        places = {row: i for i, row in enumerate(dict.fromkeys(pairs[:, 1].tolist()))}
+        negatives = [_rotating(self.pairs.negatives[query_row], self.config.hard_negatives, epoch) for query_row in pairs[:, 0]]
+        for rows in negatives:
+            for row in rows:
+                places.setdefault(row, len(places))
+        return places, negatives
 
     def pairs_before(self, step: int) -> int:
         """How many pairs the steps before ``step`` hold."""
@@ -71,12 +89,8 @@ class Batches:
 
     def _assemble(self, pairs: IntArray, epoch: int) -> Batch:
         query_rows, query_of = np.unique(pairs[:, 0], return_inverse=True)
-        places: dict[int, int] = {}
-        target = np.array([places.setdefault(int(row), len(places)) for row in pairs[:, 1]], np.int64)
-        own_negatives = [_rotating(self.pairs.negatives[query_row], self.config.hard_negatives, epoch) for query_row in pairs[:, 0]]
-        for rows in own_negatives:
-            for row in rows:
-                places.setdefault(row, len(places))
+        places, own_negatives = self._documents_of(pairs, epoch)
+        target = np.array([places[row] for row in pairs[:, 1].tolist()], np.int64)
         relevant = np.zeros((len(pairs), len(places)), np.bool_)
         for i, query_row in enumerate(pairs[:, 0]):
             known = self.pairs.relevant[query_row]

@@ -27,6 +27,7 @@ from nearfield.tune.losses import drift
 from nearfield.tune.objective import step_loss
 from nearfield.tune.queryside import FixedDocuments
 from nearfield.tune.schedule import evaluation_steps, rate_at
+from nearfield.tune.states import FrozenStates
 from nearfield.tune.watch import Seen, Watch, hold
 from nearfield.types import FloatArray
 
@@ -79,6 +80,7 @@ class Trainer:
         clock: what measures them.
         fixed: the documents' vectors, where queries alone are trained.
         lora: attached to the tower, where changes of low rank are trained in place of the weights.
+        states: what is kept of the frozen layers, or None.
     """
 
     def __init__(
@@ -96,10 +98,11 @@ class Trainer:
         clock: Clock = time.monotonic,
         fixed: FixedDocuments | None = None,
         lora: Lora | None = None,
+        states: FrozenStates | None = None,
     ) -> None:
         self.tower, self.batches, self.dev, self.config, self.store, self.dtype = tower, batches, dev, config, store, dtype
         self.reference, self.limit, self.clock, self._place, self.fixed = reference, limit, clock, 0.0, fixed
-        self.lora = lora
+        self.lora, self.states = lora, states
         self.parameters = lora.parameters if lora else {name: p for name, p in tower.model.named_parameters() if p.requires_grad}
         self.optimizer = make_optimizer(self.parameters, config)
         self.watch = Watch(tower.device)
@@ -211,7 +214,7 @@ class Trainer:
         held = None
         if self.config.anchor and self.reference is not None:
             with torch.no_grad():
-                held = embed(self.reference, texts, chunk_rows=rows, dtype=dtype)
+                held = embed(self.reference, texts, chunk_rows=rows, dtype=dtype, states=self.states)
 
         def loss_of(vectors: torch.Tensor) -> torch.Tensor:
             if fixed is None:
@@ -220,8 +223,8 @@ class Trainer:
             return loss if held is None else loss + self.config.anchor * drift(vectors, held)
 
         if self.config.gradcache:
-            return cached_step(self.tower, texts, loss_of, chunk_rows=rows, dtype=dtype)
-        loss = loss_of(embed(self.tower, texts, chunk_rows=rows, dtype=dtype))
+            return cached_step(self.tower, texts, loss_of, chunk_rows=rows, dtype=dtype, states=self.states)
+        loss = loss_of(embed(self.tower, texts, chunk_rows=rows, dtype=dtype, states=self.states))
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
@@ -263,7 +266,7 @@ class Trainer:
 
     def dev_vectors(self, bar: Bar) -> Vectors:
         """The dev sub-corpus' vectors under the present weights: (queries, documents)."""
-        return encode_devset(self.tower, self.dev, self.config, self.dtype, bar)
+        return encode_devset(self.tower, self.dev, self.config, self.dtype, bar, states=self.states)
 
     def _note(self, loss: float | None) -> str:
         parts = [f"loss {loss:.3f}"] if loss is not None else []
@@ -297,17 +300,17 @@ class Trainer:
         load_optimizer(self.optimizer, self.parameters, tensors)
 
 
-def encode_devset(tower: Tower, dev: DevSet, config: TuneConfig, dtype: str, bar: Bar) -> Vectors:
+def encode_devset(tower: Tower, dev: DevSet, config: TuneConfig, dtype: str, bar: Bar, *, states: FrozenStates | None = None) -> Vectors:
     """Encodes a sub-corpus without dropout: (queries, documents), normalized rows."""
     training = tower.training
     tower.eval()
     try:
         # Twice the rows of training: nothing is kept for a backward pass, and longer matrices run a little faster.
         rows = 2 * config.chunk_rows
-        queries = vectors_of(tower, dev.queries, chunk_rows=rows, dtype=dtype, bar=bar)
+        queries = vectors_of(tower, dev.queries, chunk_rows=rows, dtype=dtype, bar=bar, states=states)
         if dev.fixed is not None:
             return queries, dev.fixed
-        return queries, vectors_of(tower, dev.documents, chunk_rows=rows, dtype=dtype, bar=bar)
+        return queries, vectors_of(tower, dev.documents, chunk_rows=rows, dtype=dtype, bar=bar, states=states)
     finally:
         tower.train(training)
 

@@ -1,14 +1,39 @@
-"""Keeps glibc from giving large blocks back to the kernel after every step, only to fault them in again in the next one."""
+"""The memory of this process: how much the machine has, and keeping glibc from giving blocks back after every step that the next needs."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
+from pathlib import Path
 
 # From malloc.h: the options' numbers, stable since glibc 2.0.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 # Above the largest single tensor of a step; blocks below it are reused from the heap instead of mapped anew.
 _KEEP_BYTES = 1 << 30
+# Where control groups of version 2, then 1, say their limit.
+_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+def machine_bytes() -> int:
+    """The memory of this machine, or of its control group where that is less; not what is free, which is another number every time.
+
+    8 GiB where the system does not say.
+
+    >>> machine_bytes() > 1 << 20
+    True
+    """
+    try:
+        found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        found = 8 << 30
+    for path in _LIMITS:
+        try:
+            said = Path(path).read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError):
+            continue
+        found = min(found, int(said)) if said.isdigit() else found  # "max", or a number near 2^63, is no limit
+    return found
 
 
 def keep_freed_memory() -> bool:

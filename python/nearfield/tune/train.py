@@ -38,6 +38,7 @@ from nearfield.tune.precision import choose_device, choose_dtype
 from nearfield.tune.prepare import prepared
 from nearfield.tune.queryside import FixedDocuments, check_query_only, vectors_by_id, with_fixed
 from nearfield.tune.sizing import Speed, measured
+from nearfield.tune.states import keep_states
 from nearfield.types import FloatArray
 
 # Options that act after training, or on nothing it computes: a run may be resumed with others.
@@ -60,7 +61,7 @@ class TrainResult:
         alpha: the share of the tuned weights in them: 0 is the base, 1 the tuned model.
         pieces: the share of what pieces change in those tuned weights (``nearfield.tune.pieces``).
         history: in order, an entry per dev score (kind "train": step, mean loss since the last, dev_ndcg, seconds) and per measured merge
-            (kind "merge": alpha, pieces, dev_ndcg, guard_ndcg).
+            (kind "merge": alpha, pieces, dev_ndcg, guard_ndcg); last, where states of frozen layers were kept, one of kind "frozen".
         dev: nDCG@10 on the dev sub-corpus: base, tuned (the best checkpoint), chosen; its queries and documents; scoring_share, the
             share of the training time spent on scoring it.
         guard: the same three on the guard's dev sub-corpus and the allowed_drop; None without one.
@@ -162,6 +163,8 @@ def train(
             dev, fixed = with_fixed(dev, known), FixedDocuments(pairs, known, config, tower.device)
             if guard_dev is not None and guard is not None:
                 guard_dev = with_fixed(guard_dev, vectors_by_id(guard, tower, None, config, dtype=dtype, progress=progress))
+        states, unkept = keep_states(tower, batches, dev, sizes, base_weights, dtype=dtype)
+        notes += unkept
         limit = None
         if budget is not None:
             scored = [0 if part is None else part.tokens() for part in (dev, guard_dev)]
@@ -171,7 +174,7 @@ def train(
         reference = _load(base, device, dtype).requires_grad_(False) if config.anchor else None
         trainer = Trainer(
             tower, batches, dev, sizes, store, dtype=dtype, resume=store.open(resume=resume), reference=reference, limit=limit, clock=clock,
-            fixed=fixed, lora=lora,
+            fixed=fixed, lora=lora, states=states,
         )  # fmt: skip
         # Only what is left: a resumed run's ETA would otherwise count the pairs of the earlier session as done in no time.
         left = len(pairs.pairs) * config.epochs - batches.pairs_before(trainer.state.step)
@@ -202,6 +205,9 @@ def train(
     if state.stopped:
         notes.append(f"stopped early after step {state.step} of {len(batches)}: dev nDCG@10 was best at step {state.best_step}")
     merged = [{"kind": "merge", "alpha": p.alpha, "pieces": p.pieces, "dev_ndcg": p.dev, "guard_ndcg": p.guard} for p in points]
+    if states is not None:
+        merged.append(states.entry())
+        notes.append(states.sentence())
     training = max(state.seconds - state.scoring_seconds, 1e-9)
     return TrainResult(
         model=model,
