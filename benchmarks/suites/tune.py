@@ -11,6 +11,7 @@ import tempfile
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from benchmarks.core.ceilings import threads_text
 from benchmarks.core.machine import has_bf16
@@ -43,8 +44,8 @@ def pairs_of(plan: Plan, count: int) -> Pairs:
     return list(out.items())[:: len(out) // count][:count]
 
 
-def ours(pairs: Pairs, model: Path, dtype: str, tokens: int = TOKENS) -> float:
-    """Seconds of nearfield's steps."""
+def ours(pairs: Pairs, model: Path, dtype: str, tokens: int = TOKENS, **options: Any) -> float:
+    """Seconds of nearfield's steps, for one pass; ``options`` change the config, as in docs/log.md's comparisons."""
     from nearfield.config import TuneConfig
     from nearfield.data.dataset import Dataset
     from nearfield.tune.train import train
@@ -55,10 +56,10 @@ def ours(pairs: Pairs, model: Path, dtype: str, tokens: int = TOKENS) -> float:
     qrels = {"train": {f"q{i}": {f"d{i}": 1} for i in range(count)}, "dev": {f"q{count + i}": {f"d{i}": 1} for i in range(2)}}
     ids = [f"d{i}" for i in range(count)]
     dataset = Dataset("pairs", "memory", ids, [text for _, text in pairs], [f"q{i}" for i in range(count + 2)], queries, qrels)
-    config = TuneConfig(
-        batch_size=min(BATCH, count), max_tokens_train=tokens, max_tokens_query=tokens, temperature=TEMPERATURE, dtype=dtype, pieces=0.0,
-        merge_trials=0, eval_every=1.0, patience=0, dev_documents=2,
-    )  # fmt: skip
+    config = TuneConfig.from_dict({
+        "batch_size": min(BATCH, count), "max_tokens_train": tokens, "max_tokens_query": tokens, "temperature": TEMPERATURE, "dtype": dtype,
+        "pieces": 0.0, "merge_trials": 0, "eval_every": 1.0, "patience": 0, "dev_documents": 2, **options,
+    })  # fmt: skip
     with tempfile.TemporaryDirectory() as work:
         done = train(dataset, model, config, work=Path(work), progress=False)
     return count / done.pairs_per_second
