@@ -104,7 +104,7 @@ def test_sub_corpora_shrink_to_their_share_and_never_grow() -> None:
 
 def test_what_the_end_needs_is_set_aside() -> None:
     assert reserve(TuneConfig(), tokens_per_second=1000, dev_tokens=100, guard_tokens=900, piece_seconds=7.5) == pytest.approx(
-        2 * 0.1 + 4 * 0.9 + 7.5
+        3 * 0.1 + 5 * 0.9 + 7.5
     )
     assert reserve(TuneConfig(pieces=0), tokens_per_second=1000, dev_tokens=100, guard_tokens=900) == pytest.approx(0.1 + 3 * 0.9)
 

@@ -13,7 +13,7 @@ from nearfield.data.dataset import Dataset
 from nearfield.errors import InputError
 from nearfield.tune.batches import Batches, length_chunks
 from nearfield.tune.devset import choose_devset
-from nearfield.tune.merge import Point, choose_alpha, interpolate
+from nearfield.tune.merge import RESCUES, Point, choose_alpha, interpolate
 from nearfield.tune.mining import lexical_neighbours
 from nearfield.tune.pairs import TrainingPairs, training_pairs
 from nearfield.tune.precision import choose_dtype
@@ -262,6 +262,28 @@ def test_a_guess_orders_the_search_and_never_decides() -> None:
     assert chosen.alpha == 0.25
     assert chosen.dev == curve(0.25).dev
     assert len(measured) == len(set(measured))
+
+
+@pytest.mark.parametrize(
+    ("trials", "allowed", "wanted"), [(1, 0.005, 0.25), (1, 0.011, 0.25), (2, 0.02, 0.6), (1, 0.0, 0.0), (0, 0.005, 0.0)]
+)
+def test_a_gain_is_not_given_away_because_the_first_guess_was_too_bright(trials: int, allowed: float, wanted: float) -> None:
+    measured = []
+
+    def measure(alpha: float, to_beat: float) -> Point:
+        measured.append(alpha)
+        return curve(alpha)
+
+    def guess(alpha: float) -> Point:
+        return Point(alpha, dev=alpha, guard=0.9)
+
+    chosen, _ = choose_alpha(curve(0), curve(1), GRID, guess=guess, measure=measure, trials=trials, allowed_drop=allowed)
+    assert chosen.alpha == wanted
+    assert len(measured) <= trials + RESCUES
+    assert measured[:trials] == [0.9, 0.8][:trials]
+    del measured[:]
+    choose_alpha(curve(0), Point(1.0, 0.4, 0.7), GRID, guess=guess, measure=measure, trials=trials, allowed_drop=0.0)
+    assert len(measured) <= trials  # without a gain there is nothing to rescue
 
 
 def test_the_guard_is_asked_only_where_dev_could_win() -> None:

@@ -88,7 +88,7 @@ def train_ours(
     curve = [[entry["step"], entry["dev_ndcg"]] for entry in made.history if entry["kind"] == "train"]
     details = {
         "alpha": made.alpha, "pieces": made.pieces, "dev": made.dev, "guard_dev": made.guard, "best_step": made.best_step,
-        "dev_curve": curve, "notes": made.notes,
+        "dev_curve": curve, "merge": [entry for entry in made.history if entry["kind"] == "merge"], "notes": made.notes,
     }  # fmt: skip
     if config.query_only:
         how, details = f"{made.dtype}, queries alone", details | {"documents_seconds": round(encoding, 1)}

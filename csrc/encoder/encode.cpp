@@ -3,6 +3,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstring>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,7 @@
 #include "kernels/encoder_dispatch.h"
 #include "parallel/pool.h"
 #include "parallel/team.h"
+#include "parallel/turns.h"
 
 namespace nf::encoder {
 namespace {
@@ -138,6 +140,9 @@ Status Model::encode(const std::int32_t* ids, const std::int64_t* offsets, std::
     for (std::size_t i = 0; i + 1 < chunks.size(); ++i) call.alone(call.chunk(chunks[i], chunks[i + 1]), times);
     return found;
   }
+  // Long calls take none: short ones would wait behind them.
+  std::optional<parallel::Turn> turn;
+  if (offsets[texts] <= static_cast<std::int64_t>(kChunkTokens)) turn.emplace();
   const bool few = texts == 1 || offsets[texts] <= static_cast<std::int64_t>(kTeamTokens);
   if (few && (threads < 2 || counted.before > 0 || !call.together(threads))) call.alone(call.chunk(0, texts), nullptr);
   return few ? found : call.shared_out(threads);

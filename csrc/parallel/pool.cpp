@@ -1,7 +1,6 @@
 #include "parallel/pool.h"
 
 #include <sched.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -14,6 +13,8 @@
 #include <system_error>
 #include <thread>
 #include <vector>
+
+#include "parallel/per_process.h"
 
 namespace nf::parallel {
 namespace {
@@ -99,26 +100,6 @@ class Pool {
   std::size_t workers_ = 0;
 };
 
-struct Home {
-  pid_t pid;
-  Pool pool;
-  explicit Home(pid_t owner) : pid(owner) {}
-};
-
-// After fork only the calling thread lives on, and the old pool's mutex may be held by a thread that is gone: the child leaves the
-// old pool where it is and makes its own.
-Pool& pool() {
-  static std::atomic<Home*> home{nullptr};
-  const pid_t pid = getpid();
-  Home* current = home.load(std::memory_order_acquire);
-  while (current == nullptr || current->pid != pid) {
-    Home* fresh = new Home(pid);
-    if (home.compare_exchange_strong(current, fresh)) return fresh->pool;
-    delete fresh;
-  }
-  return current->pool;
-}
-
 int cap_from_environment() {
   const char* text = std::getenv("NEARFIELD_THREADS");
   if (text == nullptr || *text == '\0') return kMaxThreads;
@@ -130,17 +111,17 @@ int cap_from_environment() {
   return static_cast<int>(std::min<long>(value, kMaxThreads));
 }
 
-int cores() {
+}  // namespace
+
+int usable_cores() {
   cpu_set_t set;
   CPU_ZERO(&set);
   if (sched_getaffinity(0, sizeof(set), &set) == 0 && CPU_COUNT(&set) > 0) return CPU_COUNT(&set);
   return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
 }
 
-}  // namespace
-
 int resolve_threads(int requested) {
-  const int wanted = requested > 0 ? requested : cores();
+  const int wanted = requested > 0 ? requested : usable_cores();
   return std::max(1, std::min(wanted, cap_from_environment()));
 }
 
@@ -167,7 +148,7 @@ Status parallel_for(std::size_t items, int threads, const std::function<void(std
   if (parts == 1 || inside_job) {
     for (std::size_t part = 0; part < parts; ++part) run_part(part);
   } else {
-    pool().run(parts, run_part);
+    of_this_process<Pool>().run(parts, run_part);
   }
   for (const Status& result : results) {
     if (!result.ok()) return result;

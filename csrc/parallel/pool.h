@@ -11,6 +11,9 @@
 
 namespace nf::parallel {
 
+// The processors that this process may run on, 1 or more.
+int usable_cores();
+
 // How many threads a call that asks for `requested` gets: all cores this process may use when `requested` <= 0, and never more
 // than NEARFIELD_THREADS where that is set. Throws InputError when NEARFIELD_THREADS is not a whole number >= 1.
 int resolve_threads(int requested);

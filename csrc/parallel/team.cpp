@@ -1,7 +1,6 @@
 #include "parallel/team.h"
 
 #include <sched.h>
-#include <unistd.h>
 
 #include <chrono>
 #include <condition_variable>
@@ -9,6 +8,8 @@
 #include <mutex>
 #include <system_error>
 #include <thread>
+
+#include "parallel/per_process.h"
 
 namespace nf::parallel {
 namespace {
@@ -103,25 +104,6 @@ class Team {
   int helpers_ = 0;  // under taken_
 };
 
-struct Home {
-  pid_t pid;
-  Team team;
-  explicit Home(pid_t owner) : pid(owner) {}
-};
-
-// As the pool: after fork the helpers are gone, and the child leaves the old team where it is.
-Team& team() {
-  static std::atomic<Home*> home{nullptr};
-  const pid_t pid = getpid();
-  Home* current = home.load(std::memory_order_acquire);
-  while (current == nullptr || current->pid != pid) {
-    Home* fresh = new Home(pid);
-    if (home.compare_exchange_strong(current, fresh)) return fresh->team;
-    delete fresh;
-  }
-  return current->team;
-}
-
 }  // namespace
 
 void Barrier::wait() {
@@ -142,7 +124,7 @@ void Barrier::wait() {
 
 bool run_team(int members, const std::function<void(int rank)>& body) {
   if (members < 2 || members > kMaxTeam) return false;
-  return team().run(members, body);
+  return of_this_process<Team>().run(members, body);
 }
 
 }  // namespace nf::parallel

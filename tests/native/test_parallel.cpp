@@ -1,10 +1,12 @@
-// The pool: every item once, nested calls, failures as Status, many callers at once, a child after fork.
+// The pool: every item once, nested calls, failures as Status, many callers at once, a child after fork; turns.
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdlib>
+#include <memory>
 #include <new>
 #include <stdexcept>
 #include <string>
@@ -15,6 +17,7 @@
 #include "oracle.h"
 #include "parallel/pool.h"
 #include "parallel/rwlock.h"
+#include "parallel/turns.h"
 
 namespace nf::test {
 namespace {
@@ -171,6 +174,71 @@ TEST(readers_and_writers_exclude_each_other) {
   stop = true;
   for (std::thread& each : readers) each.join();
   CHECK(value == 200);
+}
+
+TEST(turns_let_in_as_many_as_there_are_places) {
+  for (const int places : {1, 2, 3}) {
+    parallel::Turns turns(places);
+    std::atomic<int> inside{0}, most{0}, done{0};
+    std::vector<std::thread> callers;
+    for (int c = 0; c < 6; ++c) {
+      callers.emplace_back([&] {
+        for (int i = 0; i < 300; ++i) {
+          turns.take();
+          const int now = ++inside;
+          for (int seen = most; seen < now && !most.compare_exchange_weak(seen, now);) {
+          }
+          if (i % 16 == 0) std::this_thread::yield();
+          --inside;
+          turns.leave();
+          ++done;
+        }
+      });
+    }
+    for (std::thread& each : callers) each.join();
+    CHECK(done == 6 * 300);
+    CHECK(most <= places);
+  }
+}
+
+TEST(turns_come_in_the_order_of_arrival) {
+  constexpr int kCallers = 5;
+  parallel::Turns turns(1);
+  turns.take();
+  std::vector<int> order;  // written in a turn alone
+  std::vector<std::thread> callers;
+  for (int c = 0; c < kCallers; ++c) {
+    callers.emplace_back([&, c] {
+      turns.take();
+      order.push_back(c);
+      turns.leave();
+    });
+    // Nothing says from outside that a caller waits: it is given a moment to get there before the next one starts.
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
+  CHECK(order.empty());
+  turns.leave();
+  for (std::thread& each : callers) each.join();
+  for (int c = 0; c < kCallers; ++c) CHECK(order[static_cast<std::size_t>(c)] == c);
+  turns.take();  // all were given back
+  turns.leave();
+}
+
+TEST(a_forked_child_has_turns_of_its_own) {
+#if defined(__SANITIZE_THREAD__)
+  return;
+#endif
+  std::vector<std::unique_ptr<parallel::Turn>> taken;
+  for (int i = 0; i < parallel::usable_cores(); ++i) taken.push_back(std::make_unique<parallel::Turn>());
+  const pid_t child = fork();
+  if (child == 0) {
+    alarm(20);  // a child that waits for its parent's turns ends by a signal
+    { const parallel::Turn turn; }
+    _exit(0);
+  }
+  int result = -1;
+  CHECK(waitpid(child, &result, 0) == child);
+  CHECK(result == 0);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,24 @@ MULTIPLES = (0.0, 0.5, 1.0, 1.5, 2.0)
 def allowed_drop(config: TuneConfig) -> float:
     """How far the guard may fall on its dev split."""
     return max(config.guard_max_drop - config.guard_margin, 0.0)
+
+
+def worth_trying(waiting: list[float], tries: list[Point], hold: float) -> list[float]:
+    """The shares that may hold the guard, by the line through the last two that did not; a point less is a point more for alpha.
+
+    After the first, which had none of the pieces' change, the lower half is passed over.
+
+    >>> worth_trying([0.25, 0.5, 0.75, 1.0], [Point(1.0, 0.9, 0.78, 0.0)], 0.80)
+    [0.5, 0.75, 1.0]
+    >>> worth_trying([0.75, 1.0], [Point(1.0, 0.9, 0.78, 0.0), Point(1.0, 0.9, 0.79, 0.5)], 0.80)
+    [1.0]
+    """
+    if len(tries) < 2:
+        return waiting[len(waiting) // 2 - 1 :]
+    before, last = tries[-2:]
+    gain = ((last.guard or 0.0) - (before.guard or 0.0)) / (last.pieces - before.pieces)
+    needed = math.inf if gain <= 0 else last.pieces + (hold - (last.guard or 0.0)) / gain
+    return [share for share in waiting if share >= needed - 1e-9] or waiting[-1:]
 
 
 def choose_weights(
@@ -55,19 +74,24 @@ def choose_weights(
     with show_progress("merging with the base", steps, enabled=progress) as bar:
         measuring, began = _Measuring(trainer, guard, bar), trainer.clock()
         at_base = measuring.point(base, Point(0.0, 0.0, None), trainer.vectors.get(0))
+        hold = None if at_base.guard is None else at_base.guard - allowed_drop(config)
         tries: list[Point] = []
         changed: Tensors | None = None
-        for share in shares:
+        waiting = list(shares)
+        while waiting:
+            share = waiting.pop(0)
             if share and change is not None:
                 changed = change() if changed is None else changed
             mixed = tuned if changed is None else add_change(tuned, base, changed, share)
             known = trainer.vectors.get(trainer.state.best_step) if share == 0 else None
             tries.append(measuring.point(mixed, Point(1.0, 0.0, None, share), known))
-            if at_base.guard is None or tries[-1].guard is None or tries[-1].guard >= at_base.guard - allowed_drop(config):
+            if hold is None or tries[-1].guard is None or tries[-1].guard >= hold:
                 break
-            # A further share costs a point as well, and one alpha has to be left for after it.
-            if budget is not None and budget.left() < 2 * (trainer.clock() - began) / (1 + len(tries)):
-                break
+            if budget is not None:
+                waiting = worth_trying(waiting, tries, hold)
+                # A further share costs a point as well, and one alpha has to be left for after it. Time for one is set aside.
+                if len(tries) > 1 and budget.left() < 2 * (trainer.clock() - began) / (1 + len(tries)):
+                    break
         *refused, at_tuned = tries
 
         def measure(alpha: float, to_beat: float) -> Point:

@@ -8,6 +8,7 @@ are; only the most promising points are then encoded with really averaged weight
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -15,6 +16,9 @@ import numpy as np
 import torch
 
 from nearfield.types import FloatArray
+
+# Points beyond those asked for, each well below the last: one is nearly always enough (``surely_held``).
+RESCUES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,20 @@ def blend(base: FloatArray, tuned: FloatArray, alpha: float) -> FloatArray:
     return normalized
 
 
+def surely_held(waiting: Iterable[Point], base: Point, failed: Point, allowed_drop: float) -> Point:
+    """The greatest alpha whose guard holds if it falls no faster than along the line from the base to a point that failed; else the least.
+
+    Weights that are moved half as far forget less than half: the line is the careful side.
+
+    >>> points = [Point(alpha, 0.0, None) for alpha in (0.25, 0.5, 0.7)]
+    >>> surely_held(points, Point(0.0, 0.5, 0.80), Point(0.8, 0.9, 0.785), 0.01).alpha
+    0.5
+    """
+    drop = (base.guard or 0.0) - (failed.guard or 0.0)
+    held = [point for point in waiting if drop * point.alpha <= allowed_drop * failed.alpha]
+    return max(held, key=lambda point: point.alpha) if held else min(waiting, key=lambda point: point.alpha)
+
+
 def choose_alpha(
     base: Point,
     tuned: Point,
@@ -68,7 +86,7 @@ def choose_alpha(
         alphas: the alphas that may be chosen; 0 and 1 only if they are among them.
         guess: a free estimate of a point, which decides the order of measuring.
         measure: the true point, given alpha and the dev score it has to reach to be chosen; below that it may leave the guard out.
-        trials: points between 0 and 1 to measure at most.
+        trials: points between 0 and 1 to measure at most; ``RESCUES`` more where none of them passed and tuning had a gain, unless 0.
         allowed_drop: of the guard's nDCG@10, >= 0.
 
     Returns:
@@ -83,13 +101,20 @@ def choose_alpha(
 
     measured = {0.0: base, 1.0: tuned}
     waiting = [guess(alpha) for alpha in alphas if 0 < alpha < 1]
-    for _ in range(trials):
+    for number in itertools.count():
+        # Where every one so far failed the guard, ending here would give all of the gain away.
+        rescue = number >= trials
+        if rescue and (trials == 0 or number == trials + RESCUES or tuned.dev <= base.dev or any(point.alpha for point in fitting())):
+            break
         # The guard falls as alpha grows: beyond a point that failed there is nothing to find.
-        limit = min((point.alpha for point in measured.values() if not passes(point)), default=2.0)
-        waiting = [point for point in waiting if point.alpha < limit and point.alpha not in measured]
+        lowest = min((point for point in measured.values() if not passes(point)), key=lambda point: point.alpha, default=None)
+        waiting = [point for point in waiting if point.alpha not in measured and (lowest is None or point.alpha < lowest.alpha)]
         if not waiting:
             break
-        next_one = max(waiting, key=lambda point: (passes(point), point.dev if passes(point) else -point.alpha, -point.alpha))
+        if rescue and lowest is not None:
+            next_one = surely_held(waiting, base, lowest, allowed_drop)
+        else:
+            next_one = max(waiting, key=lambda point: (passes(point), point.dev if passes(point) else -point.alpha, -point.alpha))
         measured[next_one.alpha] = measure(next_one.alpha, max((point.dev for point in fitting()), default=0.0))
     fit = fitting()
     chosen = max(fit, key=lambda point: (point.dev, -point.alpha)) if fit else base
