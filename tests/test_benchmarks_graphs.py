@@ -187,6 +187,21 @@ def test_a_quick_run_takes_two_peers_unless_it_is_told_which() -> None:
 
 
 @needs_core
+def test_a_curve_ends_for_an_engine_that_has_become_slow(
+    graph_plan: Plan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    widths = {10: (10, 20, 30, 40, 50), 100: (100, 110, 120, 130, 140)}
+    monkeypatch.setattr(search, "CURVE", widths)
+    monkeypatch.setattr(search, "CURVE_MOST_S", -1.0)
+    rows = [row for row in search.run(graph_plan, rows=300) if row.group.startswith("curve")]
+    assert {row.params["ef"] for row in rows} == {10, 100}
+    assert "ends at width 10, more than" in capsys.readouterr().err
+    monkeypatch.setattr(search, "CURVE_MOST_S", 1.0)
+    rows = [row for row in search.run(graph_plan, rows=300) if row.group.startswith("curve")]
+    assert {row.params["ef"] for row in rows} == {ef for k in widths for ef in widths[k][::2]}
+
+
+@needs_core
 def test_a_tiny_search_suite_reaches_its_recall(graph_plan: Plan) -> None:
     pytest.importorskip("matplotlib")
     rows = search.run(graph_plan, rows=2_000)

@@ -104,9 +104,9 @@ def test_sub_corpora_shrink_to_their_share_and_never_grow() -> None:
 
 def test_what_the_end_needs_is_set_aside() -> None:
     assert reserve(TuneConfig(), tokens_per_second=1000, dev_tokens=100, guard_tokens=900, piece_seconds=7.5) == pytest.approx(
-        3 * 0.1 + 5 * 0.9 + 7.5
+        4 * 0.1 + 5 * 0.9 + 7.5
     )
-    assert reserve(TuneConfig(pieces=0), tokens_per_second=1000, dev_tokens=100, guard_tokens=900) == pytest.approx(0.1 + 3 * 0.9)
+    assert reserve(TuneConfig(pieces=0), tokens_per_second=1000, dev_tokens=100, guard_tokens=900) == pytest.approx(2 * 0.1 + 3 * 0.9)
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("10m", 600), ("1.5h", 5400)])

@@ -39,6 +39,8 @@ TARGETS = (0.90, 0.95, 0.99)
 # Widths of the curve, by k.
 CURVE = {10: (10, 20, 40, 80, 160, 320), 100: (100, 150, 200, 300, 400, 600)}
 CURVE_ROUNDS = 3
+# An engine that takes longer for a query at one width is not asked at wider ones: one peer's rest of a curve took eight minutes.
+CURVE_MOST_S = 0.01
 LATENCY_TARGET = 0.95
 # The width at which the build's row says what recall that graph gives.
 BUILD_EF = 100
@@ -283,11 +285,19 @@ def _target(plan: Plan, built: Sequence[Built], found: Collection, k: int, targe
 def _curve(plan: Plan, built: Sequence[Built], found: Collection, k: int, threads: int) -> list[Row]:
     plan.say(f"search: curve, k = {k}, {threads_text(threads)}")
     group = f"curve, k = {k}, {found.rows}, {threads_text(threads)}, batches of {found.batch}"
-    rows = []
+    rows: list[Row] = []
+    going = list(built)
     for ef in CURVE[k][::2] if plan.quick else CURVE[k]:
-        settings = [(item, item.at(k, ef)) for item in built]
-        for (item, at), timed in zip(settings, _timed(settings, found, k, threads, CURVE_ROUNDS), strict=True):
-            rows.append(_search_row(item, found, k, at, timed, threads, group))
+        settings = [(item, item.at(k, ef)) for item in going]
+        timings = _timed(settings, found, k, threads, CURVE_ROUNDS)
+        rows += [
+            _search_row(item, found, k, at, timed, threads, group) for (item, at), timed in zip(settings, timings, strict=True)
+        ]  # fmt: skip
+        going = [item for item, timed in zip(going, timings, strict=True) if timed.median <= CURVE_MOST_S * found.batch]
+        left = {item.engine.name for item in going}
+        for item, _ in settings:
+            if item.engine.name not in left:
+                plan.say(f"search: {item.engine.name} ends at width {ef}, more than {1000 * CURVE_MOST_S:g} ms a query")
     return rows
 
 

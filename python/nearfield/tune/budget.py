@@ -27,9 +27,10 @@ LEAST_QUERIES, LEAST_DOCUMENTS = 200, 400
 LEAST_GUARD_QUERIES, LEAST_GUARD_DOCUMENTS = 100, 200
 # Where the least is more than the share, dev is scored less often: at the beginning, in the middle and at the end.
 SELDOM = 0.5
-# Points of the merge that time is set aside for: on the guard base, tuned and one between, on dev the one between alone, for the two ends
-# are known there; with pieces two more of both, for their first share may not hold the guard. More are measured where time is left.
-GUARD_POINTS, DEV_POINTS, PIECE_POINTS = 3, 1, 2
+# Points of the merge that time is set aside for: on the guard base, tuned and one between; on dev the one between, for the two ends are
+# known there, and the last score of training, which begins when its time is over. With pieces two more of both, for their first share may
+# not hold the guard. More are measured where time is left.
+GUARD_POINTS, DEV_POINTS, PIECE_POINTS = 3, 2, 2
 
 
 @dataclass
@@ -103,9 +104,9 @@ def reserve(config: TuneConfig, *, tokens_per_second: float, dev_tokens: int, gu
         piece_seconds: what all steps on pieces take together, measured (``nearfield.tune.sizing``).
 
     >>> reserve(TuneConfig(pieces=0), tokens_per_second=1000.0, dev_tokens=500, guard_tokens=1500)
-    5.0
+    5.5
     >>> reserve(TuneConfig(), tokens_per_second=1000.0, dev_tokens=500, guard_tokens=1500, piece_seconds=10.0)
-    19.0
+    19.5
     """
     more, pieces = (PIECE_POINTS, piece_seconds) if config.pieces else (0, 0.0)
     return ((DEV_POINTS + more) * dev_tokens + (GUARD_POINTS + more) * guard_tokens) / tokens_per_second + pieces
