@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import time
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +14,9 @@ import torch
 from nearfield.config import TuneConfig
 from nearfield.data.dataset import Dataset
 from nearfield.errors import InputError
+from nearfield.tune import choice
 from nearfield.tune.batches import Batches, length_chunks
+from nearfield.tune.budget import Budget
 from nearfield.tune.devset import choose_devset
 from nearfield.tune.merge import RESCUES, Point, choose_alpha, interpolate
 from nearfield.tune.mining import lexical_neighbours
@@ -284,6 +289,40 @@ def test_a_gain_is_not_given_away_because_the_first_guess_was_too_bright(trials:
     del measured[:]
     choose_alpha(curve(0), Point(1.0, 0.4, 0.7), GRID, guess=guess, measure=measure, trials=trials, allowed_drop=0.0)
     assert len(measured) <= trials  # without a gain there is nothing to rescue
+
+
+def test_a_budget_that_is_spent_still_tries_the_middle_share_and_one_alpha(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three numbers stand for a model and its vectors: what tuning and pieces changed, and 1 for the length."""
+
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("w", torch.zeros(3))
+
+    model = Model()
+
+    def vectors(*_: object, **__: object) -> tuple[Any, Any]:
+        row = model.w.numpy()[None].astype(np.float64)
+        return row / np.linalg.norm(row), row
+
+    def score(rows: Any, gain: float, piece: float, start: float) -> float:
+        return float(start + gain * rows[0, 0] / rows[0, 2] + piece * rows[0, 1] / rows[0, 2])
+
+    dev, guard = (
+        SimpleNamespace(ndcg=lambda queries, _, part=part: score(queries, *part)) for part in ((0.3, -0.01, 0.5), (-0.05, 0.081, 0.8))
+    )
+    monkeypatch.setattr(choice, "encode_devset", vectors)
+    base, tuned, changed = ({"w": torch.tensor(row)} for row in ([0.0, 0.0, 1.0], [1.0, 0.0, 1.0], [0.0, 1.0, 1.0]))
+    trainer = SimpleNamespace(
+        config=TuneConfig(), tower=SimpleNamespace(model=model, device="cpu"), dtype="float32", dev=dev, vectors={}, dev_vectors=vectors,
+        best_weights=lambda: tuned, state=SimpleNamespace(best_step=1), clock=time.monotonic,
+    )  # fmt: skip
+    spent = Budget(1.0, clock=lambda: 100.0, began=0.0)
+    chosen, points = choice.choose_weights(trainer, base, lambda: changed, guard, budget=spent, progress=False)  # type: ignore[arg-type]
+    assert [point.pieces for point in points if point.alpha == 1] == [0.0, 0.5]
+    assert (chosen.alpha, chosen.pieces) == (0.8, 0.5)  # at alpha 1 the guard falls by 0.05 - 0.0405, and 0.008 are allowed
+    assert chosen.guard == pytest.approx(0.8 - 0.8 * 0.0095)
+    assert model.w.tolist() == pytest.approx([0.8, 0.4, 1.0])
 
 
 def test_the_guard_is_asked_only_where_dev_could_win() -> None:

@@ -1,7 +1,8 @@
 """Each suite in a process of its own: what one of them loads, holds or breaks cannot touch the next.
 
 The process that was started keeps machine, ceilings and tables; a fresh one reads the plan from a folder, runs one suite and leaves its
-rows there. It inherits the environment, and with it what holds the libraries (``held.py``).
+rows there: pickled, for only this user can read or write the folder, and both ends are this code. It inherits the environment, and with it
+what holds the libraries (``held.py``).
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from typing import Any
 
 from nearfield._version import __version__
 from nearfield.errors import FormatError, InputError
+from nearfield.tune.memory import group_limit
 
 LIBRARIES = (
     *("numpy", "onnxruntime", "tokenizers", "torch", "transformers", "sentence_transformers", "onnx", "safetensors", "pyarrow", "numba"),
@@ -177,15 +178,10 @@ def _version(name: str) -> str | None:
 
 def _memory() -> dict[str, int | None]:
     page = os.sysconf("SC_PAGE_SIZE")
-    found: dict[str, int | None] = {"total": page * os.sysconf("SC_PHYS_PAGES"), "available": None, "limit": None}
+    found: dict[str, int | None] = {"total": page * os.sysconf("SC_PHYS_PAGES"), "available": None, "limit": group_limit()}
     for line in _lines("/proc/meminfo"):
         if line.startswith("MemAvailable:"):
             found["available"] = int(line.split()[1]) * 1024
-    # Control groups version 2, then 1, where "no limit" is a number near 2^63.
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        for line in _lines(path):
-            if line.strip().isdigit() and int(line) < 1 << 60:
-                found["limit"] = int(line)
     return found
 
 

@@ -1,6 +1,7 @@
 // The encoder as a whole: the same bits in any batch, position and number of threads, on every target; packed blocks that lie; teams.
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <memory>
@@ -12,7 +13,9 @@
 #include "encoder/model.h"
 #include "harness.h"
 #include "oracle.h"
+#include "parallel/pool.h"
 #include "parallel/team.h"
+#include "parallel/turns.h"
 
 namespace nf::test {
 namespace {
@@ -234,6 +237,29 @@ TEST(encoder_serves_many_threads) {
   }
   for (std::thread& thread : threads) thread.join();
   CHECK(wrong.load() == 0);
+}
+
+TEST(short_calls_wait_for_their_turn_and_long_ones_do_not) {
+  const Shape shape = small_shape();
+  const Weights weights(shape);
+  const Model model = Model::pack(shape, weights.tensors, Precision::int8, {});
+  const std::vector<std::int32_t> tokens(70, 7);
+  Batch brief, lengthy;
+  brief.text(tokens.data(), 5);
+  for (int i = 0; i < 10; ++i) lengthy.text(tokens.data(), tokens.size());  // 700 tokens: more than a chunk
+  std::vector<std::unique_ptr<parallel::Turn>> taken;
+  for (int i = 0; i < parallel::usable_cores(); ++i) taken.push_back(std::make_unique<parallel::Turn>());
+  CHECK(!encoded(model, lengthy, 1).empty());  // or this test never ends
+  std::atomic<bool> done{false};
+  std::thread caller([&] {
+    CHECK(!encoded(model, brief, 1).empty());
+    done = true;
+  });
+  std::this_thread::sleep_for(std::chrono::milliseconds(200));  // such a call takes microseconds
+  CHECK(!done);
+  taken.pop_back();
+  caller.join();
+  CHECK(done);
 }
 
 }  // namespace

@@ -27,13 +27,25 @@ def machine_bytes() -> int:
         found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):
         found = 8 << 30
+    limit = group_limit()
+    return found if limit is None else min(found, limit)
+
+
+def group_limit() -> int | None:
+    """The memory that the process's control group may use, in bytes; None without a limit.
+
+    >>> group_limit() != 0
+    True
+    """
+    said: list[int] = []
     for path in _LIMITS:
         try:
-            said = Path(path).read_text(encoding="ascii").strip()
+            line = Path(path).read_text(encoding="ascii").strip()
         except (OSError, UnicodeDecodeError):
             continue
-        found = min(found, int(said)) if said.isdigit() else found  # "max", or a number near 2^63, is no limit
-    return found
+        if line.isdigit() and int(line) < 1 << 60:  # "max", or a number near 2^63, is no limit
+            said.append(int(line))
+    return min(said, default=None)
 
 
 def keep_freed_memory() -> bool:
