@@ -252,6 +252,24 @@ def test_a_caller_that_fails_is_not_timed() -> None:
     assert max(taken) <= spent
 
 
+def test_callers_who_spoil_each_others_rows_are_found() -> None:
+    shared = np.zeros((1, 4), np.float32)
+    both = threading.Barrier(2)
+    alone = [True]
+
+    def encode_one(texts: Sequence[str]) -> np.ndarray:
+        shared[:] = len(texts[0])
+        if not alone[0]:
+            both.wait()  # the other's row is in the same place by now
+        elif texts == ["last"]:
+            alone[0] = False
+        return shared.copy()
+
+    with pytest.raises(RuntimeError, match="spoiler: 1 of 2 rows are not what one caller gets when 2 call at once"):
+        encode_load._check("spoiler", encode_one, [["a"], ["last"]])
+    encode_load._check("honest", lambda texts: np.full((1, 4), len(texts[0]), np.float32), [["a", "b"], ["last", "c"]])
+
+
 def test_a_tiny_quality_suite(plan: Plan) -> None:
     rows = encode_quality.run(plan)
     results.validate(sample_document(*rows))

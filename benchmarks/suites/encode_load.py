@@ -47,7 +47,7 @@ def run(plan: Plan) -> list[Row]:
         maker.close()
     set_threads(1)
     maker = Maker(plan, MINILM, 1, engines_named(NAMES))
-    encoders = {engine.name: maker.encode(engine, engine.settings(1, 1)[0]) for engine in maker.engines}
+    encoders = {engine.name: maker.encode(engine, engine.settings(1, 1)[0] | engine.served) for engine in maker.engines}
     rows += _at_once(maker, encoders, texts)
     maker.close()
     return rows
@@ -109,9 +109,12 @@ def _at_once(maker: Maker, encoders: dict[str, Encode], texts: list[str]) -> lis
     calls = {name: Series() for name in encoders}
     seconds = {name: Series() for name in encoders}
     share = max(1, min(CALLS_OF_ONE, len(texts) // CALLERS))
+    parts = [texts[i * share : (i + 1) * share] for i in range(CALLERS)]
+    for name, encode in encoders.items():
+        _check(name, encode, parts)
     for number in range(plan.rounds + 1):
         for name, encode in encoders.items():
-            spent, taken = _together(encode, [texts[i * share : (i + 1) * share] for i in range(CALLERS)])
+            spent, taken = _together(encode, parts)
             if number:  # the first warms up
                 calls[name].rounds.append(taken)
                 seconds[name].rounds.append([spent])
@@ -122,6 +125,23 @@ def _at_once(maker: Maker, encoders: dict[str, Encode], texts: list[str]) -> lis
         params = {"tail": _tail(series), "calls": sum(map(len, series.rounds)), "callers": CALLERS}
         rows.append(_row(maker, engine, group, series, rate, "queries / s", params, texts, spread=seconds[engine.name].spread))
     return rows
+
+
+def _check(name: str, encode: Encode, parts: Sequence[Sequence[str]]) -> None:
+    """That callers at once get the rows that one caller gets: an engine which they spoil for each other has no figure."""
+    alone = {text: encode([text])[0] for part in parts for text in part}
+    wrong = []
+
+    def compared(one: Sequence[str]) -> np.ndarray:
+        row = encode(one)
+        if not np.allclose(row[0], alone[one[0]], rtol=0, atol=1e-3):  # a unit row's entries; the order of sums may differ
+            wrong.append(one[0])
+        return row
+
+    _together(compared, parts)
+    if wrong:
+        raise RuntimeError(f"{name}: {len(wrong)} of {len(alone)} rows are not what one caller gets when {len(parts)} call at once, "
+                           f"first for {wrong[0]!r}")  # fmt: skip
 
 
 def _together(encode: Encode, parts: Sequence[Sequence[str]]) -> tuple[float, list[float]]:
