@@ -95,10 +95,10 @@ def test_sub_corpora_shrink_to_their_share_and_never_grow() -> None:
     large = fitted(config, Budget(1e6), tokens_per_second=1e6, dev_tokens=100, guard_tokens=100)
     assert large == config
     small = fitted(config, Budget(600.0), tokens_per_second=10_000, dev_tokens=180, guard_tokens=100)
-    assert (small.dev_documents, small.guard_documents) == (500, 900)
-    assert (small.dev_queries, small.guard_queries) == (250, 450)
+    assert (small.dev_documents, small.guard_documents) == (500, 1800)
+    assert (small.dev_queries, small.guard_queries) == (250, 1000)
     least = fitted(config, Budget(1.0), tokens_per_second=1, dev_tokens=100, guard_tokens=100)
-    assert (least.dev_documents, least.dev_queries, least.guard_documents, least.guard_queries) == (400, 200, 200, 100)
+    assert (least.dev_documents, least.dev_queries, least.guard_documents, least.guard_queries) == (400, 200, 200, 150)
     assert (least.eval_every, small.eval_every, dataclasses.replace(config, eval_every=1.0).eval_every) == (0.5, 0.25, 1.0)
 
 

@@ -291,7 +291,16 @@ def test_a_gain_is_not_given_away_because_the_first_guess_was_too_bright(trials:
     assert len(measured) <= trials  # without a gain there is nothing to rescue
 
 
-def test_a_budget_that_is_spent_still_tries_the_middle_share_and_one_alpha(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("gives_back", "alphas", "share", "alpha"),
+    [
+        (0.052, [0.0, 1.0, 1.0], 0.9, 1.0),  # by what is usual 0.9 of the change hold what tuning cost, and they do
+        (0.03, [0.0, 1.0, 0.1, 0.25, 1.0], 0.9, 0.1),  # here 0.023 stay lost where 0.005 are allowed, and the guess was too bright
+    ],
+)
+def test_a_budget_that_is_spent_still_tries_a_share_and_an_alpha_until_one_holds(
+    gives_back: float, alphas: list[float], share: float, alpha: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Three numbers stand for a model and its vectors: what tuning and pieces changed, and 1 for the length."""
 
     class Model(torch.nn.Module):
@@ -309,7 +318,7 @@ def test_a_budget_that_is_spent_still_tries_the_middle_share_and_one_alpha(monke
         return float(start + gain * rows[0, 0] / rows[0, 2] + piece * rows[0, 1] / rows[0, 2])
 
     dev, guard = (
-        SimpleNamespace(ndcg=lambda queries, _, part=part: score(queries, *part)) for part in ((0.3, -0.01, 0.5), (-0.05, 0.081, 0.8))
+        SimpleNamespace(ndcg=lambda queries, _, part=part: score(queries, *part)) for part in ((0.3, -0.01, 0.5), (-0.05, gives_back, 0.8))
     )
     monkeypatch.setattr(choice, "encode_devset", vectors)
     base, tuned, changed = ({"w": torch.tensor(row)} for row in ([0.0, 0.0, 1.0], [1.0, 0.0, 1.0], [0.0, 1.0, 1.0]))
@@ -319,10 +328,35 @@ def test_a_budget_that_is_spent_still_tries_the_middle_share_and_one_alpha(monke
     )  # fmt: skip
     spent = Budget(1.0, clock=lambda: 100.0, began=0.0)
     chosen, points = choice.choose_weights(trainer, base, lambda: changed, guard, budget=spent, progress=False)  # type: ignore[arg-type]
-    assert [point.pieces for point in points if point.alpha == 1] == [0.0, 0.5]
-    assert (chosen.alpha, chosen.pieces) == (0.8, 0.5)  # at alpha 1 the guard falls by 0.05 - 0.0405, and 0.008 are allowed
-    assert chosen.guard == pytest.approx(0.8 - 0.8 * 0.0095)
-    assert model.w.tolist() == pytest.approx([0.8, 0.4, 1.0])
+    assert [point.alpha for point in points] == alphas
+    assert [point.pieces for point in points] == [0.0, 0.0, *[share] * (len(points) - 2)]
+    assert (chosen.alpha, chosen.pieces) == (alpha, share)
+    assert chosen.guard == pytest.approx(0.8 + alpha * (share * gives_back - 0.05))
+    assert model.w.tolist() == pytest.approx([alpha, alpha * share, 1.0])
+
+
+@pytest.mark.parametrize(("drop", "slope"), [(0.02, 0.05), (0.045, 0.05), (0.071, 0.08), (0.03, 0.2), (0.012, 0.02), (0.06, 0.055)])
+def test_the_least_share_that_holds_is_found_in_few_tries(drop: float, slope: float) -> None:
+    """On lines and on bent curves: no share well below the one found holds, and one is found wherever there is one."""
+    for bend in (0.0, 0.3, -0.3):
+
+        def guard(share: float, bend: float = bend) -> float:
+            return 0.8 - drop + slope * (share + bend * share * (1 - share))
+
+        tries: list[Point] = []
+        share: float | None = 0.0
+        while share is not None:
+            assert share not in [point.pieces for point in tries]
+            tries.append(Point(1.0, 0.9, guard(share), share))
+            share = choice.next_share(tries, 0.795, most=1.0)
+        assert len(tries) <= 1 + choice.TRIES
+        held = [point.pieces for point in tries if (point.guard or 0.0) >= 0.795]
+        if guard(1.0) < 0.795:
+            assert not held
+            continue
+        found = min(held)
+        assert guard(found - 0.05) < 0.795 or guard(found) < 0.795 + choice.CLOSE or len(tries) == 1 + choice.TRIES
+        assert guard(found) < 0.795 + 0.006
 
 
 def test_the_guard_is_asked_only_where_dev_could_win() -> None:

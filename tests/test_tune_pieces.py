@@ -130,6 +130,8 @@ def test_under_a_guard_the_least_share_that_holds_is_taken(tmp_path: Path, tiny_
     hard = run(tmp_path / "hard", tiny_model, replace(FAST, pieces=0.5, guard_max_drop=0.0), guard=plain_texts())
     tried = [point for point in hard.history if point["kind"] == "merge" and point["alpha"] == 1]
     base = next(point for point in hard.history if point["kind"] == "merge" and point["alpha"] == 0)
-    assert [point["pieces"] for point in tried] == [0.0, 0.25, 0.5, 0.75, 1.0][: len(tried)]
-    assert len(tried) > 1
-    assert all(point["guard_ndcg"] < base["guard_ndcg"] for point in tried[:-1])
+    shares = {point["pieces"]: point["guard_ndcg"] >= base["guard_ndcg"] for point in tried}
+    assert 1 < len(shares) == len(tried)
+    assert not shares[0.0]
+    # The one that is taken is the least that held; where none did, the greatest that was tried.
+    assert hard.pieces == (min(share for share in shares if shares[share]) if any(shares.values()) else max(shares))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from nearfield.config import TuneConfig
@@ -17,9 +18,13 @@ from nearfield.tune.loop import Trainer, Vectors, encode_devset
 from nearfield.tune.merge import Point, blend, choose_alpha, interpolate
 from nearfield.tune.pieces import add_change
 
-# Shares of the pieces' change that are tried under a guard, as multiples of the config's: the least that holds the guard is taken, for more
-# of it costs gain.
-MULTIPLES = (0.0, 0.5, 1.0, 1.5, 2.0)
+# The most of the pieces' change that is tried under a guard, as a multiple of the config's, and the steps in which the least that holds the
+# guard is looked for: 0.05 of it gives back a quarter of a point on the guard and costs a tenth of one on dev (docs/log.md).
+MOST, STEPS = 2.0, 20
+# What all of it gives back of the guard's nDCG@10, until the run has measured it: 5 points, on three runs (docs/log.md).
+GIVES_BACK = 0.05
+# A share is good enough when the guard has no more than this to spare, and after so many tries beside the first.
+CLOSE, TRIES = 0.0015, 4
 
 
 def allowed_drop(config: TuneConfig) -> float:
@@ -27,22 +32,32 @@ def allowed_drop(config: TuneConfig) -> float:
     return max(config.guard_max_drop - config.guard_margin, 0.0)
 
 
-def worth_trying(waiting: list[float], tries: list[Point], hold: float) -> list[float]:
-    """The shares that may hold the guard, by the line through the last two that did not; a point less is a point more for alpha.
+def next_share(tries: list[Point], hold: float, most: float) -> float | None:
+    """The share to try next for the least that holds the guard, or None where it has been found or cannot be.
 
-    After the first, which had none of the pieces' change, the lower half is passed over.
+    Straight lines through what was measured: from share to guard they are nearly straight.
 
-    >>> worth_trying([0.25, 0.5, 0.75, 1.0], [Point(1.0, 0.9, 0.78, 0.0)], 0.80)
-    [0.5, 0.75, 1.0]
-    >>> worth_trying([0.75, 1.0], [Point(1.0, 0.9, 0.78, 0.0), Point(1.0, 0.9, 0.79, 0.5)], 0.80)
-    [1.0]
+    >>> next_share([Point(1.0, 0.9, 0.781, 0.0)], 0.80, most=1.0)
+    0.4
+    >>> next_share([Point(1.0, 0.9, 0.781, 0.0), Point(1.0, 0.9, 0.811, 0.4)], 0.80, most=1.0)
+    0.3
+    >>> next_share([Point(1.0, 0.9, 0.781, 0.0), Point(1.0, 0.9, 0.791, 0.4)], 0.80, most=1.0)
+    0.8
+    >>> next_share([Point(1.0, 0.9, 0.781, 0.0), Point(1.0, 0.9, 0.801, 0.4)], 0.80, most=1.0)
     """
-    if len(tries) < 2:
-        return waiting[len(waiting) // 2 - 1 :]
-    before, last = tries[-2:]
-    gain = ((last.guard or 0.0) - (before.guard or 0.0)) / (last.pieces - before.pieces)
-    needed = math.inf if gain <= 0 else last.pieces + (hold - (last.guard or 0.0)) / gain
-    return [share for share in waiting if share >= needed - 1e-9] or waiting[-1:]
+    guard = {point.pieces: point.guard or 0.0 for point in tries}
+    failed = max((share for share in guard if guard[share] < hold), default=None)
+    passed = min((share for share in guard if guard[share] >= hold), default=None)
+    step = most / STEPS
+    if failed is None or failed >= most - step / 2 or len(tries) > TRIES:
+        return None
+    if passed is not None and (passed - failed < 1.5 * step or guard[passed] < hold + CLOSE):
+        return None
+    other = passed if passed is not None else max((share for share in guard if share < failed), default=None)
+    gain = GIVES_BACK / most if other is None else (guard[other] - guard[failed]) / (other - failed)
+    needed = math.inf if gain <= 0 else failed + (hold - guard[failed]) / gain
+    top = most if passed is None else passed - step
+    return round(step * math.ceil(max(failed + step, min(needed, top)) / step - 1e-6), 6)
 
 
 def choose_weights(
@@ -61,47 +76,54 @@ def choose_weights(
         base: the weights it began with.
         change: makes the base after ``tune_on_pieces``, asked only where some of that is tried; None without it.
         guard: the guard's sub-corpus, or None.
-        budget: of the run; where it runs out, fewer alphas are tried, one at least.
+        budget: of the run; where it runs out, fewer shares and alphas are tried, but one of each at least until one has held the guard.
         progress: shows a bar on stderr.
 
     Returns:
-        (the chosen point, all measured points: the base, shares that did not hold the guard, then by alpha).
+        (the chosen point, all measured points: the base, other shares as they were tried, then by alpha).
     """
     config = trainer.config
     tuned = {name: tensor.to(trainer.tower.device) for name, tensor in trainer.best_weights().items()}
-    shares = [0.0] if change is None else [config.pieces] if guard is None else [config.pieces * each for each in MULTIPLES]
-    steps = 1 + len(shares) + min(config.merge_trials, sum(0 < alpha < 1 for alpha in config.merge_alphas))
+    most = MOST * config.pieces
+    steps = (
+        1
+        + (1 if change is None or guard is None else TRIES)
+        + min(config.merge_trials, sum(0 < alpha < 1 for alpha in config.merge_alphas))
+    )
     with show_progress("merging with the base", steps, enabled=progress) as bar:
-        measuring, began = _Measuring(trainer, guard, bar), trainer.clock()
+        measuring = _Measuring(trainer, guard, bar)
         at_base = measuring.point(base, Point(0.0, 0.0, None), trainer.vectors.get(0))
         hold = None if at_base.guard is None else at_base.guard - allowed_drop(config)
         tries: list[Point] = []
-        changed: Tensors | None = None
-        waiting = list(shares)
-        while waiting:
-            share = waiting.pop(0)
-            if share and change is not None:
-                changed = change() if changed is None else changed
-            mixed = tuned if changed is None else add_change(tuned, base, changed, share)
-            known = trainer.vectors.get(trainer.state.best_step) if share == 0 else None
-            tries.append(measuring.point(mixed, Point(1.0, 0.0, None, share), known))
-            if hold is None or tries[-1].guard is None or tries[-1].guard >= hold:
+
+        @cache
+        def changed() -> Tensors:
+            assert change is not None
+            return change()
+
+        def mixed(share: float) -> Tensors:
+            return add_change(tuned, base, changed(), share) if share else tuned
+
+        share: float | None = 0.0 if change is None or guard is not None else config.pieces
+        while share is not None:
+            known = None if share else trainer.vectors.get(trainer.state.best_step)
+            tries.append(measuring.point(mixed(share), Point(1.0, 0.0, None, share), known))
+            share = None if hold is None or change is None else next_share(tries, hold, most)
+            held = [point for point in tries if hold is None or (point.guard or 0.0) >= hold]
+            # Time for the second share is set aside. A further one costs a point; before one has held, an alpha has to be left for later.
+            if budget is not None and len(tries) > 1 and budget.left() < (1 if held else 2) * measuring.longest:
                 break
-            if budget is not None:
-                waiting = worth_trying(waiting, tries, hold)
-                # A further share costs a point as well, and one alpha has to be left for after it. Time for one is set aside.
-                if len(tries) > 1 and budget.left() < 2 * (trainer.clock() - began) / (1 + len(tries)):
-                    break
-        *refused, at_tuned = tries
+        at_tuned = min(held, key=lambda point: point.pieces) if held else max(tries, key=lambda point: point.pieces)
+        refused = [point for point in tries if point is not at_tuned]
+        whole = mixed(at_tuned.pieces)
 
         def measure(alpha: float, to_beat: float) -> Point:
             """The guard is several times dev's size: where dev settles that the point is not chosen, it is not asked."""
-            return measuring.point(interpolate(base, mixed, alpha), Point(alpha, 0.0, None, share), to_beat=to_beat)
+            return measuring.point(interpolate(base, whole, alpha), Point(alpha, 0.0, None, at_tuned.pieces), to_beat=to_beat)
 
         trials = config.merge_trials
         if budget is not None:
-            each = (trainer.clock() - began) / (1 + len(tries))
-            trials = min(trials, max(1, int(budget.left() / max(each, 1e-9))))
+            trials = min(trials, max(0 if held else 1, int(budget.left() / max(measuring.longest, 1e-9))))
         chosen, points = choose_alpha(
             at_base,
             at_tuned,
@@ -111,7 +133,7 @@ def choose_weights(
             trials=trials,
             allowed_drop=allowed_drop(config),
         )
-        trainer.tower.model.load_state_dict(interpolate(base, mixed, chosen.alpha))
+        trainer.tower.model.load_state_dict(interpolate(base, whole, chosen.alpha))
     return chosen, [points[0], *refused, *points[1:]]
 
 
@@ -126,10 +148,11 @@ class _Measuring:
     def __init__(self, trainer: Trainer, guard: DevSet | None, bar: Bar) -> None:
         self.trainer, self.guard, self.bar = trainer, guard, bar
         self.vectors: dict[Point, tuple[Vectors, Vectors | None]] = {}
+        self.longest = 0.0  # seconds of a point
 
     def point(self, weights: Tensors, of: Point, known: Vectors | None = None, *, to_beat: float | None = None) -> Point:
         """``of`` with its scores under these weights; the guard is asked unless dev stays below ``to_beat``."""
-        trainer = self.trainer
+        trainer, began = self.trainer, self.trainer.clock()
         trainer.tower.model.load_state_dict(weights)
         dev_vectors = known or trainer.dev_vectors(self.bar)
         dev = trainer.dev.ndcg(*dev_vectors)
@@ -137,6 +160,7 @@ class _Measuring:
         if self.guard is not None and (to_beat is None or dev >= to_beat):
             guard_vectors = encode_devset(trainer.tower, self.guard, trainer.config, trainer.dtype, self.bar)
         self.bar.advance(1)
+        self.longest = max(self.longest, trainer.clock() - began)
         found = dataclasses.replace(of, dev=dev, guard=self.guard.ndcg(*guard_vectors) if self.guard and guard_vectors else None)
         if to_beat is None:
             self.vectors[found] = dev_vectors, guard_vectors
