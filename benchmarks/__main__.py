@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -100,6 +102,16 @@ def installed_elsewhere(module: Path) -> str | None:
     return "benchmarks: the nearfield that is measured is an installed one, not this checkout's"
 
 
+@contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM (a limit of time, a service manager) does what Ctrl-C does, so that what has been measured is written down."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the suites; returns 0, 1 when one of them failed, or 2 after one line on stderr when something was asked that does not exist."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -135,7 +147,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         cache=options.cache,
     )
     try:
-        document = run(names, plan, "python -m benchmarks " + results.told(arguments))
+        with terminated_as_interrupted():
+            document = run(names, plan, "python -m benchmarks " + results.told(arguments))
     except BadData as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2
@@ -151,7 +164,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(names: Sequence[str], plan: Plan, command: str) -> dict[str, Any]:
-    """Measures machine and ceilings, runs the suites in turn (each in its own process), prints as it goes and returns the document."""
+    """Measures machine and ceilings, runs the suites in turn (each in its own process), prints as it goes and returns the document.
+
+    Ctrl-C, or SIGTERM, ends the suite that is running; what it has handed over and all before it are kept.
+    """
     out = tables.console()
     start = time.monotonic()
     about, found, ours = machine.describe(), machine.versions(), machine.targets()
@@ -173,6 +189,8 @@ def run(names: Sequence[str], plan: Plan, command: str) -> dict[str, Any]:
             plan.say(f"benchmarks: {name} failed: {done.error}")
         tables.show(done.rows, out)
         rows += done.rows
+        if done.stopped:
+            break
     for line in [*plan.skipped, *(f"failed: {name} ({error})" for name, error in failed.items())]:
         out.print(line, soft_wrap=True, markup=False)
     if len(seconds) > 1:

@@ -32,7 +32,7 @@ Column = tuple[str, str, int]
 def newest(folder: Path) -> dict[str, dict[str, Any]]:
     """Suite -> the newest result document that has rows of it, of those with peers if there are any.
 
-    Quick runs, and runs held to an instruction set, are left out.
+    Quick runs, runs held to an instruction set, and suites that did not reach their end are left out.
 
     Raises:
         ValueError: a file in the folder is not a result of this schema.
@@ -42,7 +42,8 @@ def newest(folder: Path) -> dict[str, dict[str, Any]]:
     beside: dict[str, dict[str, Any]] = {}
     for document in sorted((d for d in documents if not d["quick"] and not d["nearfield"]["forced"]), key=lambda d: str(d["date"])):
         for row in document["rows"]:
-            (alone if row["ours"] else beside)[row["suite"]] = document
+            if row["suite"] not in document.get("failed", {}):
+                (alone if row["ours"] else beside)[row["suite"]] = document
     return alone | beside
 
 

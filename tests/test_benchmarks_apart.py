@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -14,6 +15,7 @@ import pytest
 
 from benchmark_samples import SAMPLE
 from benchmarks import __main__ as command
+from benchmarks import readme_table
 from benchmarks.core import apart, ceilings, results
 from benchmarks.core.own import BadData
 from benchmarks.core.plan import Plan
@@ -74,6 +76,43 @@ def test_a_suite_that_fails_says_how(takes: str, error: str, capfd: pytest.Captu
     done = apart.run("score", Plan(), process(takes))
     assert (done.rows, done.error) == ([], error)
     assert ("Traceback" in capfd.readouterr().err) == takes.startswith("raise")
+
+
+@pytest.mark.parametrize(
+    ("end", "error"),
+    [
+        ("raise OSError('no room')", "OSError: no room"),
+        ("os.kill(os.getpid(), 9)", "its process was ended by signal 9 (SIGKILL)"),
+    ],
+)
+def test_rows_that_were_handed_over_outlive_the_suite(end: str, error: str) -> None:
+    takes = f"plan.skipped.append('skipped: x'); plan.so_far([sample_row()]); plan.so_far([sample_row(), sample_row(engine='b')]); {end}"
+    done = apart.run("search", Plan(), process(takes))
+    assert [row.engine for row in done.rows][1:] == ["b"]
+    assert (len(done.rows), done.skipped, done.error, done.stopped) == (2, ["skipped: x"], error, False)
+
+
+@pytest.mark.parametrize("signal_sent", ["SIGINT", "SIGTERM"])
+def test_a_run_that_is_stopped_writes_what_it_has(
+    signal_sent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The suite stops its parent, as a limit of time would, and goes on for longer than anybody waits."""
+    takes = (
+        "import signal, time; plan.so_far([sample_row(suite=sys.argv[1])]); "
+        f"os.kill(os.getppid(), signal.{signal_sent}); time.sleep(60); return []"
+    )
+    monkeypatch.setattr(command.apart, "run", partial(apart.run, command=process(takes)))
+    monkeypatch.setattr(ceilings, "measure", lambda *args, **options: SAMPLE)
+    monkeypatch.setattr(command.held, "in_force", lambda target: True)
+    handler = signal.getsignal(signal.SIGTERM)
+    assert command.main(["search", "encode", "--out", str(tmp_path)]) == 1
+    assert signal.getsignal(signal.SIGTERM) is handler
+    document = results.read(next(tmp_path.glob("*.json")))
+    assert [row["suite"] for row in document["rows"]] == ["search"]
+    assert document["failed"] == {"search": "it was stopped"}
+    assert list(document["seconds"]) == ["search"]
+    assert "failed: search (it was stopped)" in capfd.readouterr().out
+    assert readme_table.newest(tmp_path) == {}, "half a suite is not for the README"
 
 
 def test_a_process_that_dies_after_its_answer_has_answered() -> None:

@@ -95,8 +95,8 @@ def test_sub_corpora_shrink_to_their_share_and_never_grow() -> None:
     large = fitted(config, Budget(1e6), tokens_per_second=1e6, dev_tokens=100, guard_tokens=100)
     assert large == config
     small = fitted(config, Budget(600.0), tokens_per_second=10_000, dev_tokens=180, guard_tokens=100)
-    assert (small.dev_documents, small.guard_documents) == (500, 1800)
-    assert (small.dev_queries, small.guard_queries) == (250, 1000)
+    assert (small.dev_documents, small.guard_documents) == (500, 900)
+    assert (small.dev_queries, small.guard_queries) == (250, 675)
     least = fitted(config, Budget(1.0), tokens_per_second=1, dev_tokens=100, guard_tokens=100)
     assert (least.dev_documents, least.dev_queries, least.guard_documents, least.guard_queries) == (400, 200, 200, 150)
     assert (least.eval_every, small.eval_every, dataclasses.replace(config, eval_every=1.0).eval_every) == (0.5, 0.25, 1.0)
@@ -104,7 +104,7 @@ def test_sub_corpora_shrink_to_their_share_and_never_grow() -> None:
 
 def test_what_the_end_needs_is_set_aside() -> None:
     assert reserve(TuneConfig(), tokens_per_second=1000, dev_tokens=100, guard_tokens=900, piece_seconds=7.5) == pytest.approx(
-        4 * 0.1 + 5 * 0.9 + 7.5
+        3 * 0.1 + 4 * 0.9 + 7.5
     )
     assert reserve(TuneConfig(pieces=0), tokens_per_second=1000, dev_tokens=100, guard_tokens=900) == pytest.approx(2 * 0.1 + 3 * 0.9)
 

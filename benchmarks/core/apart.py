@@ -25,7 +25,7 @@ from benchmarks.core.own import BadData
 from benchmarks.core.plan import ROOT, Plan
 from benchmarks.core.results import Row
 
-PLAN, ANSWER = "plan", "answer"
+PLAN, ANSWER, SO_FAR = "plan", "answer", "so far"
 STDERR = 2
 COMMAND = (sys.executable, "-c", "import sys; from benchmarks.core import apart; sys.exit(apart.main(sys.argv[1:]))")
 
@@ -35,14 +35,16 @@ class Outcome:
     """What became of a suite.
 
     Attributes:
-        rows: empty where it failed.
+        rows: all of them, or where it failed those that it had handed over by then (``Plan.so_far``).
         skipped: lines about peers that were not there.
         error: one line, None where it ended well.
+        stopped: whether somebody wants no more of it (Ctrl-C, or SIGTERM).
     """
 
     rows: list[Row] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     error: str | None = None
+    stopped: bool = False
 
 
 def run(name: str, plan: Plan, command: Sequence[str] = COMMAND) -> Outcome:
@@ -59,10 +61,14 @@ def run(name: str, plan: Plan, command: Sequence[str] = COMMAND) -> Outcome:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / PLAN).write_bytes(pickle.dumps(replace(plan, skipped=[])))
         # stdout belongs to the tables and to --json: what a library prints goes where the progress goes.
-        done = subprocess.run([*command, name, folder], env=environment(plan), stdout=STDERR, check=False)
+        try:
+            done = subprocess.run([*command, name, folder], env=environment(plan), stdout=STDERR, check=False)
+        except KeyboardInterrupt:
+            return replace(_so_far(Path(folder)), error="it was stopped", stopped=True)
         answer = Path(folder) / ANSWER
         # A process that has answered and then breaks while it ends has done its work.
-        said: Outcome | BadData = pickle.loads(answer.read_bytes()) if answer.is_file() else Outcome(error=_ended(done.returncode))
+        said: Outcome | BadData
+        said = pickle.loads(answer.read_bytes()) if answer.is_file() else replace(_so_far(Path(folder)), error=_ended(done.returncode))
     if isinstance(said, BadData):
         raise said
     return said
@@ -81,6 +87,20 @@ def environment(plan: Plan) -> dict[str, str]:
     return out
 
 
+def _so_far(folder: Path) -> Outcome:
+    """What a suite that gave no answer had handed over."""
+    file = folder / SO_FAR
+    found: Outcome = pickle.loads(file.read_bytes()) if file.is_file() else Outcome()
+    return found
+
+
+def _leave(folder: Path, name: str, said: Outcome | BadData) -> None:
+    """Writes a file that is whole or not there."""
+    part = folder / "part"
+    part.write_bytes(pickle.dumps(said))
+    os.replace(part, folder / name)
+
+
 def _ended(status: int) -> str:
     """What is known of a process that said nothing."""
     if status < 0:
@@ -92,6 +112,7 @@ def main(arguments: Sequence[str]) -> int:
     """The fresh process: SUITE FOLDER. Returns 0, or 1 after a traceback where the suite raised."""
     name, folder = arguments[0], Path(arguments[1])
     plan: Plan = pickle.loads((folder / PLAN).read_bytes())
+    plan.so_far = lambda rows: _leave(folder, SO_FAR, Outcome(list(rows), plan.skipped))
     said: Outcome | BadData
     try:
         if find_spec("onnxruntime"):
@@ -103,8 +124,6 @@ def main(arguments: Sequence[str]) -> int:
         said = error
     except Exception as error:  # whatever it is, the other suites go on
         traceback.print_exc()
-        said = Outcome(skipped=plan.skipped, error=" ".join(f"{type(error).__name__}: {error}".split()))
-    part = folder / "part"
-    part.write_bytes(pickle.dumps(said))
-    os.replace(part, folder / ANSWER)
+        said = Outcome(_so_far(folder).rows, plan.skipped, " ".join(f"{type(error).__name__}: {error}".split()))
+    _leave(folder, ANSWER, said)
     return int(isinstance(said, Outcome) and said.error is not None)

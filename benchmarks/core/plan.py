@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks.core.ceilings import Ceilings
+
+if TYPE_CHECKING:
+    from benchmarks.core.results import Row
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -15,6 +20,10 @@ ROOT = Path(__file__).resolve().parents[2]
 def usable_cores() -> int:
     """Cores this process may run on (containers and taskset restrict them)."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def nowhere(rows: Sequence[Row]) -> None:
+    """Keeps nothing: a suite that runs in the caller's own process."""
 
 
 @dataclass
@@ -35,6 +44,7 @@ class Plan:
         out: folder of the results; plots go there too.
         cache: folder for vectors, texts and the bundle; safe to delete, ignored by git.
         skipped: lines about peers that were not there.
+        so_far: a suite of many minutes hands over all rows that it has, now and then: they outlive it where it is stopped or breaks.
     """
 
     quick: bool = False
@@ -50,6 +60,7 @@ class Plan:
     out: Path = ROOT / "benchmarks" / "results"
     cache: Path = ROOT / "benchmarks" / "cache"
     skipped: list[str] = field(default_factory=list)
+    so_far: Callable[[Sequence[Row]], None] = nowhere
 
     @property
     def data_whole(self) -> bool:

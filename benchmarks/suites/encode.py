@@ -75,6 +75,7 @@ def run(plan: Plan) -> list[Row]:
                 maker.close()
             makers = {(threads, model): Maker(plan, model, threads)}
         rows += _Cell(plan, makers[threads, model], tokens, batch).rows()
+        plan.so_far(rows)
     return rows
 
 

@@ -110,12 +110,12 @@ class Built:
 
 def run(plan: Plan, *, rows: int | None = None) -> list[Row]:
     """All rows of the suite, and the plots. ``rows`` replaces the collections by one of that many synthetic rows (tests)."""
-    out = []
+    out: list[Row] = []
     for load in _collections(plan, rows):
-        found, fresh = load(), []
+        found, fresh = load(), list[Row]()
         engines = present(ENGINES, plan)
         for group in [[engine] for engine in engines] if found.alone else [engines]:
-            fresh += _measured(plan, group, found)
+            fresh += _measured(plan, group, found, out + fresh)
         draw(plan, found, fresh)
         out += fresh
     return out
@@ -147,7 +147,8 @@ def collection(
     return Collection(kind, vectors, queries, label, exact_topk(products[1], products[0], max(KS))[1], batch, alone, metric, products)
 
 
-def _measured(plan: Plan, engines: Sequence[Engine], found: Collection) -> list[Row]:
+def _measured(plan: Plan, engines: Sequence[Engine], found: Collection, before: Sequence[Row]) -> list[Row]:
+    """All rows of these engines; ``before`` are those of others, handed over with them."""
     set_threads(usable_cores())
     built = [item for engine in engines if (item := build(plan, engine, found)) is not None]
     for item in built:
@@ -158,7 +159,9 @@ def _measured(plan: Plan, engines: Sequence[Engine], found: Collection) -> list[
             set_threads(threads)
             for target in TARGETS:
                 out += _target(plan, built, found, k, target, threads)
+                plan.so_far([*before, *out])
             out += _curve(plan, built, found, k, threads)
+            plan.so_far([*before, *out])
     set_threads(1)
     return out + _latency(plan, built, found, out)
 

@@ -18,9 +18,9 @@ from nearfield.config import TuneConfig
 
 Clock = Callable[[], float]
 
-# A dev score, and a point of the merge on the guard, may each take this share of the budget: some five of either happen. The guard's is
-# larger, for half a point is what it is about: 120 to 140 queries missed drops of 0.5 and 1.2 points on all of their split (docs/log.md).
-DEV_SHARE, GUARD_SHARE = 0.015, 0.03
+# A dev score, and a point of the merge on the guard, may each take this share of the budget: some four of either happen. Twice as much for
+# the guard took a fifth of the training from three minutes.
+DEV_SHARE, GUARD_SHARE = 0.015, 0.015
 # Below these sizes dev says too little; they are kept even where they take more than its share. 200 paired queries see a difference of two
 # points (docs/log.md); 100 let noise of three decide.
 LEAST_QUERIES, LEAST_DOCUMENTS = 200, 400
@@ -31,9 +31,9 @@ QUERIES_OF_DEV, QUERIES_OF_GUARD = 0.5, 0.75
 # Where the least is more than the share, dev is scored less often: at the beginning, in the middle and at the end.
 SELDOM = 0.5
 # Points of the merge that time is set aside for: on the guard base, tuned and one between; on dev the one between, for the two ends are
-# known there, and the last score of training, which begins when its time is over. With pieces two more of both, for their first share may
-# not hold the guard. More are measured where time is left.
-GUARD_POINTS, DEV_POINTS, PIECE_POINTS = 3, 2, 2
+# known there, and the last score of training, which begins when its time is over. With pieces one more of both, for their first share. More
+# are measured where time is left, or as long as nothing has held the guard.
+GUARD_POINTS, DEV_POINTS, PIECE_POINTS = 3, 2, 1
 
 
 @dataclass
@@ -109,7 +109,7 @@ def reserve(config: TuneConfig, *, tokens_per_second: float, dev_tokens: int, gu
     >>> reserve(TuneConfig(pieces=0), tokens_per_second=1000.0, dev_tokens=500, guard_tokens=1500)
     5.5
     >>> reserve(TuneConfig(), tokens_per_second=1000.0, dev_tokens=500, guard_tokens=1500, piece_seconds=10.0)
-    19.5
+    17.5
     """
     more, pieces = (PIECE_POINTS, piece_seconds) if config.pieces else (0, 0.0)
     return ((DEV_POINTS + more) * dev_tokens + (GUARD_POINTS + more) * guard_tokens) / tokens_per_second + pieces

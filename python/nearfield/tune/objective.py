@@ -37,7 +37,9 @@ def _at(vectors: torch.Tensor, batch: Batch, config: TuneConfig) -> torch.Tensor
     device, count = vectors.device, len(batch.queries)
     queries, documents = vectors[:count][torch.from_numpy(batch.query_of).to(device)], vectors[count:]
     target, relevant = torch.from_numpy(batch.target).to(device), torch.from_numpy(batch.relevant).to(device)
-    loss = info_nce(queries, documents, target, relevant, temperature=config.temperature, symmetric=config.symmetric)
+    # With queries alone every document is a negative already, and none of them moves: the other direction has nothing to add.
+    both = config.symmetric and not config.query_only
+    loss = info_nce(queries, documents, target, relevant, temperature=config.temperature, symmetric=both)
     teacher = torch.from_numpy(batch.teacher).to(device)
     taught = ~teacher[:, 0].isnan()
     if not config.distill or not bool(taught.any()):
