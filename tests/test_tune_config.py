@@ -14,7 +14,7 @@ from nearfield.errors import InputError
 
 
 def test_round_trip(tmp_path: Path) -> None:
-    config = TuneConfig(epochs=2, learning_rate=1e-4, max_pairs=100, merge_alphas=(1.0, 0.5, 0.0), symmetric=False)
+    config = TuneConfig(epochs=2, learning_rate=1e-4, max_pairs=100, merge_alphas=(1.0, 0.5, 0.0), symmetric=True)
     config.save(tmp_path / "c.json")
     assert TuneConfig.load(tmp_path / "c.json") == config
     assert config.merge_alphas == (0.0, 0.5, 1.0)

@@ -292,14 +292,15 @@ def test_a_gain_is_not_given_away_because_the_first_guess_was_too_bright(trials:
 
 
 @pytest.mark.parametrize(
-    ("gives_back", "alphas", "share", "alpha"),
+    ("gives_back", "tried", "share", "alpha"),
     [
-        (0.052, [0.0, 1.0, 1.0], 0.85, 1.0),  # by what is usual 0.85 of the change hold what tuning cost, and they do
-        (0.03, [0.0, 1.0, 0.25, 0.4, 1.0], 0.85, 0.25),  # here 0.0245 stay lost where 0.008 are allowed, and the guess was too bright
+        (0.052, [(0.0, 0.0), (0.0, 1.0), (0.95, 1.0)], 0.95, 1.0),  # by what is usual 0.95 of the change hold what tuning cost, and they do
+        # Here all of it holds half: 0.025 stay lost where 0.008 are allowed. Alphas are next, and the guess is too bright.
+        (0.025, [(0.0, 0.0), (0.0, 1.0), (0.95, 1.0), (1.0, 0.25), (1.0, 0.4), (1.0, 1.0)], 1.0, 0.25),
     ],
 )
-def test_a_budget_that_is_spent_still_tries_a_share_and_an_alpha_until_one_holds(
-    gives_back: float, alphas: list[float], share: float, alpha: float, monkeypatch: pytest.MonkeyPatch
+def test_a_budget_that_is_spent_still_tries_shares_and_alphas_until_one_holds(
+    gives_back: float, tried: list[tuple[float, float]], share: float, alpha: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three numbers stand for a model and its vectors: what tuning and pieces changed, and 1 for the length."""
 
@@ -328,8 +329,7 @@ def test_a_budget_that_is_spent_still_tries_a_share_and_an_alpha_until_one_holds
     )  # fmt: skip
     spent = Budget(1.0, clock=lambda: 100.0, began=0.0)
     chosen, points = choice.choose_weights(trainer, base, lambda: changed, guard, budget=spent, progress=False)  # type: ignore[arg-type]
-    assert [point.alpha for point in points] == alphas
-    assert [point.pieces for point in points] == [0.0, 0.0, *[share] * (len(points) - 2)]
+    assert [(point.pieces, point.alpha) for point in points] == tried
     assert (chosen.alpha, chosen.pieces) == (alpha, share)
     assert chosen.guard == pytest.approx(0.8 + alpha * (share * gives_back - 0.05))
     assert model.w.tolist() == pytest.approx([alpha, alpha * share, 1.0])

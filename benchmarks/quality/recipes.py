@@ -48,7 +48,7 @@ RECIPES: dict[str, Recipe] = {
         Recipe("adapter-guarded", "adapter", {"guarded": True}, "the same, as much of it as the guard allows"),
         _ours("ours-no-pieces", "without the pieces of documents", pieces=0.0),
         _ours("ours-no-merge", "all of the tuned weights, whatever the guard says", pieces=0.0, merge_alphas=[1.0], merge_trials=0),
-        _ours("ours-one-way", "queries look for their documents, not the other way as well", symmetric=False),
+        _ours("ours-symmetric", "documents also look for their queries", symmetric=True),
         _ours("ours-mined", "4 mined negatives, one a step", mined_negatives=4),
         _ours(
             "ours-kl",
@@ -96,7 +96,7 @@ SETS: dict[str, tuple[str, ...]] = {
     # Each differs from "ours", or from the one named, in one thing: hard against kl and margin shows the teacher, mined against
     # mined-unfiltered the filter. anchor and no-merge have no pieces: they are read against no-pieces.
     "ablation": (
-        "base", "ours", "ours-no-pieces", "ours-no-merge", "ours-anchor", "ours-one-way", "ours-matryoshka", "ours-mined",
+        "base", "ours", "ours-no-pieces", "ours-no-merge", "ours-anchor", "ours-symmetric", "ours-matryoshka", "ours-mined",
         "ours-mined-unfiltered", "ours-hard", "ours-kl", "ours-margin",
     ),
 }  # fmt: skip

@@ -98,8 +98,8 @@ class TuneConfig:
             documents again by random pieces of them (``nearfield.tune.pieces``). 0.5: gave back what 3,000 pairs had cost on general
             questions and cost 0.1 points of the gain of 11 (docs/log.md). With a guard up to twice as much is tried, and the least that
             holds the guard is taken. About a minute; 0 switches it off.
-        symmetric: also asks each document to find its query. True: on medical questions 0.4 points more and a third less forgotten, on
-            shell commands up to a point less (docs/log.md). Not with query_only, whose documents stay as they are.
+        symmetric: also asks each document to find its query. False: on medical questions it had 0.4 points more and forgot a third less, on
+            shell commands it had up to a point less and forgot more (docs/log.md). Not with query_only, whose documents stay as they are.
         hard_negatives: labelled negatives used per pair and step, rotating over the epochs. 1: each costs as much as a pair's own document.
         mined_negatives: wrong documents that the base itself puts high, added to the labelled ones of each query (see
             ``nearfield.tune.negatives``). 0: the training texts have to
@@ -191,7 +191,7 @@ class TuneConfig:
     decay: Decay = "linear"
     temperature: float = 0.05
     pieces: float = 0.5
-    symmetric: bool = True
+    symmetric: bool = False
     hard_negatives: int = 1
     mined_negatives: int = 0
     mined_margin: float = 0.05

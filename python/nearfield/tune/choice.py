@@ -21,8 +21,8 @@ from nearfield.tune.pieces import add_change
 # The most of the pieces' change that is tried under a guard, as a multiple of the config's, and the steps in which the least that holds the
 # guard is looked for: 0.05 of it gives back a quarter of a point on the guard and costs a tenth of one on dev (docs/log.md).
 MOST, STEPS = 2.0, 20
-# What all of it gives back of the guard's nDCG@10, until the run has measured it: 5 points, on three runs (docs/log.md).
-GIVES_BACK = 0.05
+# What all of it gives back of the guard's nDCG@10, until the run has measured it: 4 to 5 points (docs/log.md).
+GIVES_BACK = 0.045
 # A share is good enough when the guard has no more than this to spare, and after so many tries beside the first.
 CLOSE, TRIES = 0.0015, 4
 
@@ -38,7 +38,7 @@ def next_share(tries: list[Point], hold: float, most: float) -> float | None:
     Straight lines through what was measured: from share to guard they are nearly straight.
 
     >>> next_share([Point(1.0, 0.9, 0.781, 0.0)], 0.80, most=1.0)
-    0.4
+    0.45
     >>> next_share([Point(1.0, 0.9, 0.781, 0.0), Point(1.0, 0.9, 0.811, 0.4)], 0.80, most=1.0)
     0.3
     >>> next_share([Point(1.0, 0.9, 0.781, 0.0), Point(1.0, 0.9, 0.791, 0.4)], 0.80, most=1.0)
@@ -76,7 +76,7 @@ def choose_weights(
         base: the weights it began with.
         change: makes the base after ``tune_on_pieces``, asked only where some of that is tried; None without it.
         guard: the guard's sub-corpus, or None.
-        budget: of the run; where it runs out, fewer shares and alphas are tried, but one of each at least until one has held the guard.
+        budget: of the run; where it runs out, no more shares and alphas are tried once one has held the guard.
         progress: shows a bar on stderr.
 
     Returns:
@@ -110,8 +110,8 @@ def choose_weights(
             tries.append(measuring.point(mixed(share), Point(1.0, 0.0, None, share), known))
             share = None if hold is None or change is None else next_share(tries, hold, most)
             held = [point for point in tries if hold is None or (point.guard or 0.0) >= hold]
-            # Time for the second share is set aside. A further one costs a point; before one has held, an alpha has to be left for later.
-            if budget is not None and len(tries) > 1 and budget.left() < (1 if held else 2) * measuring.longest:
+            # Time for the second share is set aside. Until one has held the next is worth more than it: alphas cost more gain.
+            if budget is not None and held and budget.left() < measuring.longest:
                 break
         at_tuned = min(held, key=lambda point: point.pieces) if held else max(tries, key=lambda point: point.pieces)
         refused = [point for point in tries if point is not at_tuned]
