@@ -43,6 +43,8 @@ def next_share(tries: list[Point], hold: float, most: float) -> float | None:
     0.3
     >>> next_share([Point(1.0, 0.9, 0.781, 0.0), Point(1.0, 0.9, 0.791, 0.4)], 0.80, most=1.0)
     0.8
+    >>> next_share([Point(1.0, 0.9, 0.781, 0.0), Point(1.0, 0.9, 0.7992, 0.35), Point(1.0, 0.9, 0.799, 0.4)], 0.80, most=1.0)
+    0.45
     >>> next_share([Point(1.0, 0.9, 0.781, 0.0), Point(1.0, 0.9, 0.801, 0.4)], 0.80, most=1.0)
     """
     guard = {point.pieces: point.guard or 0.0 for point in tries}
@@ -53,9 +55,16 @@ def next_share(tries: list[Point], hold: float, most: float) -> float | None:
         return None
     if passed is not None and (passed - failed < 1.5 * step or guard[passed] < hold + CLOSE):
         return None
-    other = passed if passed is not None else max((share for share in guard if share < failed), default=None)
-    gain = GIVES_BACK / most if other is None else (guard[other] - guard[failed]) / (other - failed)
-    needed = math.inf if gain <= 0 else failed + (hold - guard[failed]) / gain
+    usual = GIVES_BACK / most
+    if passed is not None:
+        gain = (guard[passed] - guard[failed]) / (passed - failed)
+    elif failed > (least := min(guard)):
+        # Over all that was measured, and not less than a third of what is usual: the last two shares may lie near each other, and
+        # the difference of two scores of some hundred questions may have the wrong sign.
+        gain = max((guard[failed] - guard[least]) / (failed - least), usual / 3)
+    else:
+        gain = usual
+    needed = failed + (hold - guard[failed]) / gain
     top = most if passed is None else passed - step
     return round(step * math.ceil(max(failed + step, min(needed, top)) / step - 1e-6), 6)
 
