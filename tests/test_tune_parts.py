@@ -300,7 +300,7 @@ def test_a_gain_is_not_given_away_because_the_first_guess_was_too_bright(trials:
     ],
 )
 def test_a_budget_that_is_spent_still_tries_shares_and_alphas_until_one_holds(
-    gives_back: float, tried: list[tuple[float, float]], share: float, alpha: float, monkeypatch: pytest.MonkeyPatch
+    gives_back: float, tried: list[tuple[float, float]], share: float, alpha: float
 ) -> None:
     """Three numbers stand for a model and its vectors: what tuning and pieces changed, and 1 for the length."""
 
@@ -321,10 +321,10 @@ def test_a_budget_that_is_spent_still_tries_shares_and_alphas_until_one_holds(
     dev, guard = (
         SimpleNamespace(ndcg=lambda queries, _, part=part: score(queries, *part)) for part in ((0.3, -0.01, 0.5), (-0.05, gives_back, 0.8))
     )
-    monkeypatch.setattr(choice, "encode_devset", vectors)
     base, tuned, changed = ({"w": torch.tensor(row)} for row in ([0.0, 0.0, 1.0], [1.0, 0.0, 1.0], [0.0, 1.0, 1.0]))
     trainer = SimpleNamespace(
         config=TuneConfig(), tower=SimpleNamespace(model=model, device="cpu"), dtype="float32", dev=dev, vectors={}, dev_vectors=vectors,
+        encoded=vectors,
         best_weights=lambda: tuned, state=SimpleNamespace(best_step=1), clock=time.monotonic,
     )  # fmt: skip
     spent = Budget(1.0, clock=lambda: 100.0, began=0.0)

@@ -158,8 +158,8 @@ class TuneConfig:
         guard_documents: documents they are asked of, at most, unless the positives alone are more; these are read at the model's full
             length, as the verdict reads them. 3000: 2,067 of them take 80 s for each alpha on two AVX2 cores.
         guard_max_drop: how far nDCG@10 (0 to 1) may fall on the guard set in the final verdict. 0.01: one point.
-        guard_margin: how much of that is held back when alpha is chosen on the guard's dev split, for the difference between splits. 0.002:
-            the verdict looks at the other split anyway, and half a point threw away most of a gain that passes (docs/log.md).
+        guard_margin: how much of that is held back when alpha is chosen on the guard's dev split, for the difference between splits. 0.005:
+            half of it; with 0.002 and some hundred queries a run that held it lost 1.1 points on the test split (docs/log.md).
         checkpoint_minutes: time between checkpoints. 5: a checkpoint of a 22 M parameter model is 270 MB; 0 writes one every step.
         dtype: "bfloat16" trains in mixed precision, "float32" does not, "auto" takes bfloat16 where the hardware has matrix instructions
             for it.
@@ -223,7 +223,7 @@ class TuneConfig:
     guard_queries: int = 1000
     guard_documents: int = 3000
     guard_max_drop: float = 0.01
-    guard_margin: float = 0.002
+    guard_margin: float = 0.005
     checkpoint_minutes: float = 5.0
     dtype: DType = "auto"
     device: Device = "auto"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ from nearfield.encode.cache import cached
 from nearfield.encode.checkpoint import Checkpoint
 from nearfield.encode.shape import Shape, UnsupportedModelError, read_shape
 from nearfield.encode.spec import ModelSpec, weights_folder
-from nearfield.encode.weights import find_weights, read_weights
+from nearfield.encode.weights import expected_tensors, find_weights, read_weights
 from nearfield.errors import FormatError
+from nearfield.types import FloatArray
 
 
 def open_native_model(
@@ -66,6 +67,21 @@ def packer(folder: Path, spec: ModelSpec) -> Callable[[str, Sequence[str]], _cor
     with Checkpoint(inner) as checkpoint:
         weights = read_weights(checkpoint, shape)
     return lambda precision, plan: _core.EncoderModel(_as_said(shape, spec), weights, precision, list(plan))
+
+
+def packer_of(folder: Path, spec: ModelSpec) -> tuple[tuple[str, ...], Callable[[Mapping[str, FloatArray], str], _core.EncoderModel]]:
+    """For weights that are in memory: the names of those that take part, and what packs float32 arrays of these names for a precision.
+
+    Args:
+        folder: a model folder of the same shape; its weights are not read.
+        spec: as ``read_spec`` gives it for the folder.
+
+    Raises:
+        UnsupportedModelError, InputError, FormatError: as ``open_native_model``.
+    """
+    shape = _supported(weights_folder(folder), spec)
+    said = _as_said(shape, spec)
+    return tuple(expected_tensors(shape)), lambda tensors, precision: _core.EncoderModel(said, dict(tensors), precision, [])
 
 
 def _supported(inner: Path, spec: ModelSpec) -> Shape:

@@ -14,7 +14,7 @@ from nearfield.progress import progress as show_progress
 from nearfield.tune.budget import Budget
 from nearfield.tune.checkpoints import Tensors
 from nearfield.tune.devset import DevSet
-from nearfield.tune.loop import Trainer, Vectors, encode_devset
+from nearfield.tune.loop import Trainer, Vectors
 from nearfield.tune.merge import Point, blend, choose_alpha, interpolate
 from nearfield.tune.pieces import add_change
 
@@ -163,11 +163,11 @@ class _Measuring:
         """``of`` with its scores under these weights; the guard is asked unless dev stays below ``to_beat``."""
         trainer, began = self.trainer, self.trainer.clock()
         trainer.tower.model.load_state_dict(weights)
-        dev_vectors = known or trainer.dev_vectors(self.bar)
+        dev_vectors = known or trainer.dev_vectors(self.bar, weights)
         dev = trainer.dev.ndcg(*dev_vectors)
         guard_vectors = None
         if self.guard is not None and (to_beat is None or dev >= to_beat):
-            guard_vectors = encode_devset(trainer.tower, self.guard, trainer.config, trainer.dtype, self.bar)
+            guard_vectors = trainer.encoded(self.guard, self.bar, weights)
         self.bar.advance(1)
         self.longest = max(self.longest, trainer.clock() - began)
         found = dataclasses.replace(of, dev=dev, guard=self.guard.ndcg(*guard_vectors) if self.guard and guard_vectors else None)

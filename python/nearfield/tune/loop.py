@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from nearfield._core import EncoderModel
 from nearfield.config import TuneConfig
 from nearfield.encode.tower import Tower
 from nearfield.errors import InputError
@@ -24,6 +25,7 @@ from nearfield.tune.evidence import surely_worse
 from nearfield.tune.interrupts import finish_first
 from nearfield.tune.lora import RATE, Lora
 from nearfield.tune.losses import drift
+from nearfield.tune.native import NativeVectors
 from nearfield.tune.objective import step_loss
 from nearfield.tune.queryside import FixedDocuments
 from nearfield.tune.schedule import evaluation_steps, rate_at
@@ -81,6 +83,7 @@ class Trainer:
         fixed: the documents' vectors, where queries alone are trained.
         lora: attached to the tower, where changes of low rank are trained in place of the weights.
         states: what is kept of the frozen layers, or None.
+        native: what scores in torch's place, or None.
     """
 
     def __init__(
@@ -99,10 +102,11 @@ class Trainer:
         fixed: FixedDocuments | None = None,
         lora: Lora | None = None,
         states: FrozenStates | None = None,
+        native: NativeVectors | None = None,
     ) -> None:
         self.tower, self.batches, self.dev, self.config, self.store, self.dtype = tower, batches, dev, config, store, dtype
         self.reference, self.limit, self.clock, self._place, self.fixed = reference, limit, clock, 0.0, fixed
-        self.lora, self.states = lora, states
+        self.lora, self.states, self.native = lora, states, native
         self.parameters = lora.parameters if lora else {name: p for name, p in tower.model.named_parameters() if p.requires_grad}
         self.optimizer = make_optimizer(self.parameters, config)
         self.watch = Watch(tower.device)
@@ -264,9 +268,14 @@ class Trainer:
             return score > self.state.best
         return not surely_worse(np.asarray(self.state.best_values), values)
 
-    def dev_vectors(self, bar: Bar) -> Vectors:
-        """The dev sub-corpus' vectors under the present weights: (queries, documents)."""
-        return encode_devset(self.tower, self.dev, self.config, self.dtype, bar, states=self.states)
+    def dev_vectors(self, bar: Bar, weights: Tensors | None = None) -> Vectors:
+        """The dev sub-corpus' vectors under the present weights: (queries, documents). As ``encoded`` for ``weights``."""
+        return self.encoded(self.dev, bar, weights, states=self.states)
+
+    def encoded(self, part: DevSet, bar: Bar, weights: Tensors | None = None, *, states: FrozenStates | None = None) -> Vectors:
+        """A sub-corpus' vectors under the weights that the tower holds; ``weights`` are these, once changes of low rank are detached."""
+        packed = None if self.native is None else self.native.packed(self._weights() if weights is None else weights)
+        return encode_devset(self.tower, part, self.config, self.dtype, bar, states=states, native=self.native, packed=packed)
 
     def _note(self, loss: float | None) -> str:
         parts = [f"loss {loss:.3f}"] if loss is not None else []
@@ -300,8 +309,15 @@ class Trainer:
         load_optimizer(self.optimizer, self.parameters, tensors)
 
 
-def encode_devset(tower: Tower, dev: DevSet, config: TuneConfig, dtype: str, bar: Bar, *, states: FrozenStates | None = None) -> Vectors:
-    """Encodes a sub-corpus without dropout: (queries, documents), normalized rows."""
+def encode_devset(
+    tower: Tower, dev: DevSet, config: TuneConfig, dtype: str, bar: Bar, *, states: FrozenStates | None = None,
+    native: NativeVectors | None = None, packed: EncoderModel | None = None,
+) -> Vectors:  # fmt: skip
+    """Encodes a sub-corpus without dropout: (queries, documents), normalized rows; by ``native`` and its ``packed`` weights where given."""
+    if native is not None and packed is not None:
+        queries = native.vectors(packed, dev.queries)
+        bar.advance(0)
+        return queries, native.vectors(packed, dev.documents) if dev.fixed is None else dev.fixed
     training = tower.training
     tower.eval()
     try:

@@ -11,6 +11,8 @@ from nearfield.data.dataset import Dataset
 from nearfield.encode.tower import Tower
 from nearfield.tune.budget import Budget, Clock, fitted
 from nearfield.tune.embed import vectors_of
+from nearfield.tune.loop import model_weights
+from nearfield.tune.native import NativeVectors
 from nearfield.tune.pairs import TokenIds
 from nearfield.tune.pieces import STEPS, tune_on_pieces
 
@@ -35,7 +37,7 @@ class Speed:
 
 def measured(
     budget: Budget, config: TuneConfig, tower: Tower, fresh: Callable[[], Tower], dtype: str, documents: Sequence[TokenIds],
-    guard: Dataset | None,
+    guard: Dataset | None, *, native: NativeVectors | None = None,
 ) -> tuple[TuneConfig, Speed]:  # fmt: skip
     """Returns the config with sub-corpora that fit into the budget, and the speeds that this and the end's reserve follow from.
 
@@ -47,16 +49,25 @@ def measured(
         dtype: as for ``embed``.
         documents: the training documents' token ids.
         guard: general knowledge to keep, or None.
+        native: what scores in torch's place, or None.
     """
     clock = budget.clock
     texts = [] if guard is None else guard.doc_texts[:200]
     guard_tokens = sum(map(len, tower.tokenizer(texts).ids)) / max(len(texts), 1)
     sample = list(documents[:PROBE])
-    vectors_of(tower, sample, chunk_rows=2 * config.chunk_rows, dtype=dtype)  # the first call of a process sets things up
+    model = None if native is None else native.packed(model_weights(tower))
+
+    def encode() -> None:
+        if native is not None and model is not None:
+            native.vectors(model, sample)
+        else:
+            vectors_of(tower, sample, chunk_rows=2 * config.chunk_rows, dtype=dtype)
+
+    encode()  # the first call of a process sets things up
     times = []
     for _ in range(PROBES):
         began = clock()
-        vectors_of(tower, sample, chunk_rows=2 * config.chunk_rows, dtype=dtype)
+        encode()
         times.append(clock() - began)
     tokens = sum(map(len, sample))
     speed = tokens / max(min(times), 1e-6)

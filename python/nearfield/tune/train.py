@@ -32,6 +32,7 @@ from nearfield.tune.freeze import freeze_lowest
 from nearfield.tune.loop import Trainer, model_weights
 from nearfield.tune.lora import Lora
 from nearfield.tune.memory import keep_freed_memory
+from nearfield.tune.native import native_vectors
 from nearfield.tune.pairs import TokenIds, Tokenize, training_pairs
 from nearfield.tune.pieces import STEPS, tune_on_pieces
 from nearfield.tune.precision import choose_device, choose_dtype
@@ -147,7 +148,10 @@ def train(
     with _repeatable(config.seed, device):
         tower = _load(base, device, dtype)
         fresh = partial(_load, base, device, dtype)
-        sizes, speed = (config, Speed()) if budget is None else measured(budget, config, tower, fresh, dtype, pairs.documents, guard)
+        native = native_vectors(base, device, dtype)
+        sizes, speed = (
+            (config, Speed()) if budget is None else measured(budget, config, tower, fresh, dtype, pairs.documents, guard, native=native)
+        )
         dev = choose_devset(dataset, sizes, query_ids_of=query_ids_of, doc_ids_of=doc_ids_of)
         guard_dev, notes = _guard_devset(guard, sizes, base)
         pairs = prepared(pairs, tower, fresh, config, dtype=dtype, progress=progress)
@@ -174,7 +178,7 @@ def train(
         reference = _load(base, device, dtype).requires_grad_(False) if config.anchor else None
         trainer = Trainer(
             tower, batches, dev, sizes, store, dtype=dtype, resume=store.open(resume=resume), reference=reference, limit=limit, clock=clock,
-            fixed=fixed, lora=lora, states=states,
+            fixed=fixed, lora=lora, states=states, native=native,
         )  # fmt: skip
         # Only what is left: a resumed run's ETA would otherwise count the pairs of the earlier session as done in no time.
         left = len(pairs.pairs) * config.epochs - batches.pairs_before(trainer.state.step)
