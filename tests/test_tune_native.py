@@ -30,11 +30,11 @@ def test_vectors_are_those_of_the_weights_given(tiny_model_of: Any, pooling: str
     base = tiny_model_of(pooling=pooling, normalize=normalize)
     tower = Tower.load(base).eval()
     scored = NativeVectors(base, 1)
-    before = scored.vectors(scored.packed(model_weights(tower)), IDS)
+    before = scored.packed(model_weights(tower))(IDS)
     with torch.no_grad():
         for parameter in tower.model.parameters():
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
-    after = scored.vectors(scored.packed(model_weights(tower)), IDS)
+    after = scored.packed(model_weights(tower))(IDS)
     expected = vectors_of(tower, IDS, chunk_rows=2, dtype="float32")
     assert after.dtype == np.float32
     assert np.linalg.norm(after, axis=1) == pytest.approx(1, abs=1e-5)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from nearfield import _core
 from nearfield.encode.cache import cached
@@ -15,6 +18,9 @@ from nearfield.encode.spec import ModelSpec, weights_folder
 from nearfield.encode.weights import expected_tensors, find_weights, read_weights
 from nearfield.errors import FormatError
 from nearfield.types import FloatArray
+
+# Token ids of texts to rows, one for each.
+EncodeIds = Callable[[Sequence[Sequence[int]]], FloatArray]
 
 
 def open_native_model(
@@ -69,19 +75,37 @@ def packer(folder: Path, spec: ModelSpec) -> Callable[[str, Sequence[str]], _cor
     return lambda precision, plan: _core.EncoderModel(_as_said(shape, spec), weights, precision, list(plan))
 
 
-def packer_of(folder: Path, spec: ModelSpec) -> tuple[tuple[str, ...], Callable[[Mapping[str, FloatArray], str], _core.EncoderModel]]:
-    """For weights that are in memory: the names of those that take part, and what packs float32 arrays of these names for a precision.
+def ids_encoder(
+    folder: Path, spec: ModelSpec, precision: str, threads: int
+) -> tuple[tuple[str, ...], Callable[[Mapping[str, FloatArray]], EncodeIds]]:
+    """For weights that are in memory: the names of those that take part, and what packs float32 arrays of these names.
 
     Args:
         folder: a model folder of the same shape; its weights are not read.
         spec: as ``read_spec`` gives it for the folder.
+        precision: ``"fp32"``, ``"bf16"`` or ``"int8"``.
+        threads: of one call.
+
+    Returns:
+        names, and a function from the arrays to one that gives float32 rows for token ids with special tokens.
 
     Raises:
         UnsupportedModelError, InputError, FormatError: as ``open_native_model``.
     """
     shape = _supported(weights_folder(folder), spec)
     said = _as_said(shape, spec)
-    return tuple(expected_tensors(shape)), lambda tensors, precision: _core.EncoderModel(said, dict(tensors), precision, [])
+
+    def packed(tensors: Mapping[str, FloatArray]) -> EncodeIds:
+        model = _core.EncoderModel(said, dict(tensors), precision, [])
+
+        def encode(ids: Sequence[Sequence[int]]) -> FloatArray:
+            offsets = np.zeros(len(ids) + 1, np.int64)
+            np.cumsum([len(row) for row in ids], out=offsets[1:])
+            return model.encode(np.fromiter(chain.from_iterable(ids), np.int32, int(offsets[-1])), offsets, threads)
+
+        return encode
+
+    return tuple(expected_tensors(shape)), packed
 
 
 def _supported(inner: Path, spec: ModelSpec) -> Shape:

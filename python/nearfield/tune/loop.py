@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from nearfield._core import EncoderModel
 from nearfield.config import TuneConfig
+from nearfield.encode.native_model import EncodeIds
 from nearfield.encode.tower import Tower
 from nearfield.errors import InputError
 from nearfield.progress import Bar
@@ -275,7 +275,7 @@ class Trainer:
     def encoded(self, part: DevSet, bar: Bar, weights: Tensors | None = None, *, states: FrozenStates | None = None) -> Vectors:
         """A sub-corpus' vectors under the weights that the tower holds; ``weights`` are these, once changes of low rank are detached."""
         packed = None if self.native is None else self.native.packed(self._weights() if weights is None else weights)
-        return encode_devset(self.tower, part, self.config, self.dtype, bar, states=states, native=self.native, packed=packed)
+        return encode_devset(self.tower, part, self.config, self.dtype, bar, states=states, packed=packed)
 
     def _note(self, loss: float | None) -> str:
         parts = [f"loss {loss:.3f}"] if loss is not None else []
@@ -311,13 +311,13 @@ class Trainer:
 
 def encode_devset(
     tower: Tower, dev: DevSet, config: TuneConfig, dtype: str, bar: Bar, *, states: FrozenStates | None = None,
-    native: NativeVectors | None = None, packed: EncoderModel | None = None,
+    packed: EncodeIds | None = None,
 ) -> Vectors:  # fmt: skip
-    """Encodes a sub-corpus without dropout: (queries, documents), normalized rows; by ``native`` and its ``packed`` weights where given."""
-    if native is not None and packed is not None:
-        queries = native.vectors(packed, dev.queries)
+    """Encodes a sub-corpus without dropout: (queries, documents), normalized rows; by ``packed`` where there is one."""
+    if packed is not None:
+        queries = packed(dev.queries)
         bar.advance(0)
-        return queries, native.vectors(packed, dev.documents) if dev.fixed is None else dev.fixed
+        return queries, packed(dev.documents) if dev.fixed is None else dev.fixed
     training = tower.training
     tower.eval()
     try:

@@ -7,15 +7,13 @@ the moment are packed in memory for each score, which takes a tenth of a second 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from nearfield import _core
 from nearfield.encode.native_backend import is_fast
-from nearfield.encode.native_model import packer_of
+from nearfield.encode.native_model import EncodeIds, ids_encoder
 from nearfield.encode.shape import UnsupportedModelError
 from nearfield.encode.spec import read_spec
 from nearfield.tune.checkpoints import Tensors
@@ -35,19 +33,20 @@ class NativeVectors:
     """
 
     def __init__(self, base: Path, threads: int) -> None:
-        self._names, self._pack = packer_of(base, read_spec(base))
-        self._threads = threads
+        self._names, self._pack = ids_encoder(base, read_spec(base), "bf16", threads)
 
-    def packed(self, weights: Tensors) -> _core.EncoderModel:
-        """The engine's form of weights named as transformers names a BERT's; others among them take no part."""
-        return self._pack({name: weights[name].detach().float().cpu().contiguous().numpy() for name in self._names}, "bf16")
+    def packed(self, weights: Tensors) -> EncodeIds:
+        """What encodes under these weights, named as transformers names a BERT's; others among them take no part.
 
-    def vectors(self, model: _core.EncoderModel, ids: Sequence[TokenIds]) -> FloatArray:
-        """Normalized float32 rows ``(len(ids), dim)``, in the order of ``ids``; these are with special tokens."""
-        offsets = np.zeros(len(ids) + 1, np.int64)
-        np.cumsum([len(row) for row in ids], out=offsets[1:])
-        rows = model.encode(np.fromiter(chain.from_iterable(ids), np.int32, int(offsets[-1])), offsets, self._threads)
-        normalized: FloatArray = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.float32(1e-12))
+        It gives normalized float32 rows ``(texts, dim)`` for token ids with special tokens.
+        """
+        encode = self._pack({name: weights[name].detach().float().cpu().contiguous().numpy() for name in self._names})
+
+        def normalized(ids: Sequence[TokenIds]) -> FloatArray:
+            rows = encode(ids)
+            out: FloatArray = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.float32(1e-12))
+            return out
+
         return normalized
 
 

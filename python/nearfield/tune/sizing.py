@@ -55,11 +55,11 @@ def measured(
     texts = [] if guard is None else guard.doc_texts[:200]
     guard_tokens = sum(map(len, tower.tokenizer(texts).ids)) / max(len(texts), 1)
     sample = list(documents[:PROBE])
-    model = None if native is None else native.packed(model_weights(tower))
+    packed = None if native is None else native.packed(model_weights(tower))
 
     def encode() -> None:
-        if native is not None and model is not None:
-            native.vectors(model, sample)
+        if packed is not None:
+            packed(sample)
         else:
             vectors_of(tower, sample, chunk_rows=2 * config.chunk_rows, dtype=dtype)
 
