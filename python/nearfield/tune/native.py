@@ -17,7 +17,6 @@ from nearfield.encode.native_model import EncodeIds, ids_encoder
 from nearfield.encode.shape import UnsupportedModelError
 from nearfield.encode.spec import read_spec
 from nearfield.tune.checkpoints import Tensors
-from nearfield.tune.pairs import TokenIds
 from nearfield.types import FloatArray
 
 
@@ -42,7 +41,7 @@ class NativeVectors:
         """
         encode = self._pack({name: weights[name].detach().float().cpu().contiguous().numpy() for name in self._names})
 
-        def normalized(ids: Sequence[TokenIds]) -> FloatArray:
+        def normalized(ids: Sequence[Sequence[int]]) -> FloatArray:
             rows = encode(ids)
             out: FloatArray = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.float32(1e-12))
             return out
