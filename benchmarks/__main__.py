@@ -130,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(line)
         return 0
     if not held.in_force(options.target):
-        return held.rerun(options.target, arguments)
+        held.rerun(options.target, arguments)
     if (line := installed_elsewhere(Path(nearfield.__file__))) is not None:
         print(line, file=sys.stderr)
     plan = Plan(

@@ -41,9 +41,8 @@ def newest(folder: Path) -> dict[str, dict[str, Any]]:
     alone: dict[str, dict[str, Any]] = {}
     beside: dict[str, dict[str, Any]] = {}
     for document in sorted((d for d in documents if not d["quick"] and not d["nearfield"]["forced"]), key=lambda d: str(d["date"])):
-        for row in document["rows"]:
-            if row["suite"] not in document.get("failed", {}):
-                (alone if row["ours"] else beside)[row["suite"]] = document
+        for row in results.finished(document):
+            (alone if row["ours"] else beside)[row["suite"]] = document
     return alone | beside
 
 

@@ -16,7 +16,7 @@ import pytest
 from benchmark_samples import SAMPLE
 from benchmarks import __main__ as command
 from benchmarks import readme_table
-from benchmarks.core import apart, ceilings, results
+from benchmarks.core import apart, ceilings, newest, results
 from benchmarks.core.own import BadData
 from benchmarks.core.plan import Plan
 
@@ -113,6 +113,7 @@ def test_a_run_that_is_stopped_writes_what_it_has(
     assert list(document["seconds"]) == ["search"]
     assert "failed: search (it was stopped)" in capfd.readouterr().out
     assert readme_table.newest(tmp_path) == {}, "half a suite is not for the README"
+    assert newest.runs(tmp_path) == [], "nor for the page"
 
 
 def test_a_process_that_dies_after_its_answer_has_answered() -> None:

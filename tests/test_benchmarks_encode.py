@@ -6,9 +6,11 @@ import json
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -162,7 +164,9 @@ def test_a_held_run_has_no_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_tiny_encode_suite(plan: Plan) -> None:
-    rows = encode.run(plan)
+    handed: list[int] = []
+    rows = encode.run(replace(plan, so_far=lambda part: handed.append(len(part))))
+    assert handed == [len(rows) // 2, len(rows)], "after each of two cells"
     results.validate(sample_document(*rows))
     groups = {row.group for row in rows}
     assert groups == {f"all-MiniLM-L6-v2, {what}, 1 thread" for what in ("one text of 16 tokens", "8 texts of 16 tokens")}
@@ -192,12 +196,16 @@ def test_an_engine_whose_call_takes_too_long_gets_a_part_of_it(plan: Plan, monke
         assert row.value == pytest.approx(2 * len(row.rounds) / len(row.rounds) * row.rounds[0]["calls"] / seconds)
 
 
-def test_a_tiny_load_suite(plan: Plan) -> None:
+def test_a_tiny_load_suite(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[str] = []
+    real = encode_load._check
+    monkeypatch.setattr(encode_load, "_check", lambda name, *rest: (checked.append(name), real(name, *rest)))
     rows = encode_load.run(plan)
     results.validate(sample_document(*rows))
     alone = [row for row in rows if "at a time" in row.group]
     together = [row for row in rows if "at once" in row.group]
     assert {row.engine for row in alone} == {row.engine for row in together} >= {"nearfield onnx int8", "onnxruntime int8"}
+    assert set(checked) == {row.engine for row in together}
     for row in alone:
         assert row.params["calls"] == 3 * 10
         assert row.params["tail"] == pytest.approx(row.p99 / row.p50)
@@ -268,6 +276,35 @@ def test_callers_who_spoil_each_others_rows_are_found() -> None:
     with pytest.raises(RuntimeError, match="spoiler: 1 of 2 rows are not what one caller gets when 2 call at once"):
         encode_load._check("spoiler", encode_one, [["a"], ["last"]])
     encode_load._check("honest", lambda texts: np.full((1, 4), len(texts[0]), np.float32), [["a", "b"], ["last", "c"]])
+
+
+def test_no_two_calls_share_a_request_of_openvino() -> None:
+    """Requests are lent: as many as calls run at once, each to one of them, and used again."""
+    both, made = threading.Barrier(2, timeout=30), []
+
+    class Request:
+        def __init__(self) -> None:
+            self.busy = False
+            made.append(self)
+
+        def infer(self, inputs: Sequence[np.ndarray], share_inputs: bool) -> None:
+            assert not self.busy
+            self.busy, self.rows = True, inputs[0]
+            if len(self.rows) == 2:
+                both.wait()  # until the other is inside its call too
+
+        def get_output_tensor(self, place: int) -> SimpleNamespace:
+            self.busy = False
+            return SimpleNamespace(data=self.rows)
+
+    forward = engines._requests(SimpleNamespace(create_infer_request=Request))
+    for value in range(3):
+        assert forward(np.full((1, 1), value), np.ones((1, 1))).item() == value
+    assert len(made) == 1
+    with ThreadPoolExecutor(2) as pool:
+        calls = [pool.submit(forward, np.full((2, 1), value), np.ones((2, 1))) for value in (7, 8)]
+        assert [call.result()[0, 0] for call in calls] == [7, 8]
+    assert len(made) == 2
 
 
 def test_a_tiny_quality_suite(plan: Plan) -> None:

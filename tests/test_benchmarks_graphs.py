@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -204,7 +205,10 @@ def test_a_curve_ends_for_an_engine_that_has_become_slow(
 @needs_core
 def test_a_tiny_search_suite_reaches_its_recall(graph_plan: Plan) -> None:
     pytest.importorskip("matplotlib")
-    rows = search.run(graph_plan, rows=2_000)
+    handed: list[Sequence[results.Row]] = []
+    rows = search.run(replace(graph_plan, so_far=handed.append), rows=2_000)
+    assert [len(part) for part in handed] == sorted({len(part) for part in handed}), "each time more"
+    assert list(handed[-1]) == [row for row in rows if row.unit != "ms / query"], "all but the single calls, which come last"
     targets = [row for row in rows if row.group.startswith("recall@")]
     for row in targets:
         assert row.quality is not None

@@ -176,17 +176,22 @@ def test_extra_columns_stand_where_a_row_has_them() -> None:
 def test_a_held_target_reruns_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     asked: list[Any] = []
 
-    def run(line: list[str], *, env: dict[str, str], check: bool) -> Any:
-        asked.append((line, env))
-        return type("Done", (), {"returncode": 7})
+    class Gone(BaseException):
+        """The process is another program now."""
+
+    def execve(program: str, line: list[str], env: dict[str, str]) -> None:
+        asked.append((program, line, env))
+        raise Gone
 
     for name in held.environment("avx2"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("subprocess.run", run)
+    monkeypatch.setattr("os.execve", execve)
     monkeypatch.setattr(command.machine, "targets", lambda: {"targets_here": ["scalar", "avx2"]})
     arguments = ["score", "--target", "avx2", "--quick"]
-    assert command.main(arguments) == 7
-    line, env = asked[0]
+    with pytest.raises(Gone):
+        command.main(arguments)
+    program, line, env = asked[0]
+    assert program == line[0] == sys.executable
     assert line[1:] == ["-m", "benchmarks", *arguments]
     wanted = {"NEARFIELD_TARGET": "avx2", "OPENBLAS_CORETYPE": "Haswell", "FAISS_OPT_LEVEL": "AVX2", "FAISS_SIMD_LEVEL": "AVX2"}
     assert wanted.items() <= env.items()

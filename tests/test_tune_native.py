@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-
-pytest.importorskip("torch")
-
 
 from nearfield.encode.tower import Tower
 from nearfield.tune import loop, native
@@ -47,6 +45,10 @@ def test_who_is_scored_by_the_engine(tiny_model: Path, tiny_model_of: Any, monke
     assert native_vectors(tiny_model, "cpu", "bfloat16") is not None
     assert native_vectors(tiny_model, "cpu", "float32") is None
     assert native_vectors(tiny_model, "cuda", "bfloat16") is None
+    other = tiny_model_of()
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"hidden_act": "relu"}))
+    assert native_vectors(other, "cpu", "bfloat16") is None, "the engine computes gelu alone"
     monkeypatch.setattr(native, "is_fast", lambda precision: False)
     assert native_vectors(tiny_model, "cpu", "bfloat16") is None
 

@@ -47,10 +47,12 @@ def some_pairs(documents: int = 9) -> TrainingPairs:
     return TrainingPairs([[1, 9, 2]] * 4, texts, pairs, relevant, [(), (6,), (), ()], 5, document_ids=ids)
 
 
-def test_the_loss_is_the_softmax_over_every_training_document() -> None:
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_the_loss_is_the_softmax_over_every_training_document(symmetric: bool) -> None:
+    """In one direction: the documents stay as they are, and have no query to find."""
     pairs, rng = some_pairs(), np.random.default_rng(0)
     vectors = rng.normal(size=(9, 8)).astype(np.float32)
-    config = TuneConfig(batch_size=3, query_only=True)
+    config = TuneConfig(batch_size=3, query_only=True, symmetric=symmetric)
     fixed = FixedDocuments(pairs, lambda ids: vectors[[int(i[1:]) for i in ids]], config, torch.device("cpu"))
     np.testing.assert_array_equal(fixed.table.numpy(), vectors)
     batches = Batches(pairs, config)

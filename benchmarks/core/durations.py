@@ -18,7 +18,7 @@ def measured(folder: Path, quick: bool, cpu: str) -> dict[str, float]:
             continue
         if "--only" in document["command"].split():
             continue
-        beside = {row["suite"] for row in document["rows"] if not row["ours"]} - set(document.get("failed", {}))
+        beside = {row["suite"] for row in results.finished(document) if not row["ours"]}
         out |= {name: taken for name, taken in document.get("seconds", {}).items() if name in beside}
     return out
 

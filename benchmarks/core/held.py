@@ -7,9 +7,9 @@ Libraries choose their kernels when they are loaded, so the environment must be 
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from benchmarks.core import machine
 from benchmarks.core.plan import ROOT, Plan
@@ -69,9 +69,12 @@ def bound(plan: Plan, ours: bool) -> str | None:
     return plan.target if ours or plan.target in PEERS else None
 
 
-def rerun(target: str | None, arguments: Sequence[str]) -> int:
-    """Runs ``python -m benchmarks`` with the same arguments under ``environment(target)``; returns its exit status."""
+def rerun(target: str | None, arguments: Sequence[str]) -> NoReturn:
+    """Becomes ``python -m benchmarks`` with the same arguments under ``environment(target)``.
+
+    The same process goes on: whoever stops it reaches the run itself, which then writes down what it has.
+    """
     path = os.pathsep.join(part for part in (str(ROOT), os.environ.get("PYTHONPATH")) if part)
-    return subprocess.run(
-        [sys.executable, "-m", "benchmarks", *arguments], env={**os.environ, **environment(target), "PYTHONPATH": path}, check=False
-    ).returncode
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(sys.executable, [sys.executable, "-m", "benchmarks", *arguments], {**os.environ, **environment(target), "PYTHONPATH": path})

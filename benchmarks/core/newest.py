@@ -1,4 +1,4 @@
-"""Which results stand for a machine today: for each suite and target the newest run beside peers; quick ones never."""
+"""Which results stand for a machine today: for each suite and target the newest run beside peers; quick and unfinished ones never."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def runs(folder: Path) -> list[Run]:
         if document["quick"]:
             continue
         rows: dict[str, list[Row]] = {}
-        for row in document["rows"]:
+        for row in results.finished(document):
             rows.setdefault(row["suite"], []).append(Row(**row))
         for suite, members in rows.items():
             key = (machine_of(document), suite)

@@ -96,6 +96,11 @@ def report(rows: list[Row], *, head: dict[str, Any], command: str, quick: bool, 
     }
 
 
+def finished(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of the suites that reached their end: what others had measured before they broke or were stopped stands for nothing."""
+    return [row for row in document["rows"] if row["suite"] not in document.get("failed", {})]
+
+
 def dumps(document: dict[str, Any]) -> str:
     """One line of strict JSON: NaN and infinity are refused, as no reader would know what they mean."""
     return json.dumps(document, ensure_ascii=False, allow_nan=False, default=str)
