@@ -324,9 +324,8 @@ def test_a_budget_that_is_spent_still_tries_shares_and_alphas_until_one_holds(
     )
     base, tuned, changed = ({"w": torch.tensor(row)} for row in ([0.0, 0.0, 1.0], [1.0, 0.0, 1.0], [0.0, 1.0, 1.0]))
     trainer = SimpleNamespace(
-        config=TuneConfig(), tower=SimpleNamespace(model=model, device="cpu"), dtype="float32", dev=dev, vectors={}, dev_vectors=vectors,
-        encoded=vectors,
-        best_weights=lambda: tuned, state=SimpleNamespace(best_step=1), clock=time.monotonic,
+        config=TuneConfig(), tower=SimpleNamespace(model=model, device="cpu"), dtype="float32", dev=dev, vectors={}, states=None,
+        encoded=vectors, packed=lambda weights: None, best_weights=lambda: tuned, state=SimpleNamespace(best_step=1), clock=time.monotonic,
     )  # fmt: skip
     spent = Budget(1.0, clock=lambda: 100.0, began=0.0)
     chosen, points = choice.choose_weights(trainer, base, lambda: changed, guard, budget=spent, progress=False)  # type: ignore[arg-type]

@@ -93,7 +93,6 @@ def choose_weights(
     """
     config = trainer.config
     tuned = {name: tensor.to(trainer.tower.device) for name, tensor in trainer.best_weights().items()}
-    most = MOST * config.pieces
     steps = (
         1
         + (1 if change is None or guard is None else TRIES)
@@ -103,7 +102,6 @@ def choose_weights(
         measuring = _Measuring(trainer, guard, bar)
         at_base = measuring.point(base, Point(0.0, 0.0, None), trainer.vectors.get(0))
         hold = None if at_base.guard is None else at_base.guard - allowed_drop(config)
-        tries: list[Point] = []
 
         @cache
         def changed() -> Tensors:
@@ -113,15 +111,11 @@ def choose_weights(
         def mixed(share: float) -> Tensors:
             return add_change(tuned, base, changed(), share) if share else tuned
 
-        share: float | None = 0.0 if change is None or guard is not None else config.pieces
-        while share is not None:
-            known = None if share else trainer.vectors.get(trainer.state.best_step)
-            tries.append(measuring.point(mixed(share), Point(1.0, 0.0, None, share), known))
-            share = None if hold is None or change is None else next_share(tries, hold, most)
-            held = [point for point in tries if hold is None or (point.guard or 0.0) >= hold]
-            # Time for the second share is set aside. Until one has held the next is worth more than it: alphas cost more gain.
-            if budget is not None and held and budget.left() < measuring.longest:
-                break
+        if change is None or hold is None:  # nothing to look for
+            tries = [measuring.share(0.0 if change is None else config.pieces, mixed)]
+        else:
+            tries = _tried(measuring, mixed, hold, MOST * config.pieces, budget)
+        held = [point for point in tries if hold is None or (point.guard or 0.0) >= hold]
         at_tuned = min(held, key=lambda point: point.pieces) if held else max(tries, key=lambda point: point.pieces)
         refused = [point for point in tries if point is not at_tuned]
         whole = mixed(at_tuned.pieces)
@@ -146,6 +140,18 @@ def choose_weights(
     return chosen, [points[0], *refused, *points[1:]]
 
 
+def _tried(measuring: _Measuring, mixed: Callable[[float], Tensors], hold: float, most: float, budget: Budget | None) -> list[Point]:
+    """The shares on the way to the least that holds the guard, in the order of measuring: ``next_share`` from 0 on."""
+    tries: list[Point] = []
+    share: float | None = 0.0
+    while share is not None:
+        tries.append(measuring.share(share, mixed))
+        held = any((point.guard or 0.0) >= hold for point in tries)
+        # Time for the second share is set aside. Until one has held the next is worth more than it: alphas cost more gain.
+        share = None if budget is not None and held and budget.left() < measuring.longest else next_share(tries, hold, most)
+    return tries
+
+
 def summary(points: list[Point], chosen: Point, name: str) -> dict[str, Any]:
     """Base, tuned (the last point) and chosen of ``name``, "dev" or "guard"."""
     return {"base": getattr(points[0], name), "tuned": getattr(points[-1], name), "chosen": getattr(chosen, name)}
@@ -159,15 +165,21 @@ class _Measuring:
         self.vectors: dict[Point, tuple[Vectors, Vectors | None]] = {}
         self.longest = 0.0  # seconds of a point
 
+    def share(self, share: float, mixed: Callable[[float], Tensors]) -> Point:
+        """All of the tuned weights with this share of the pieces' change; for a share of 0 dev has been encoded already."""
+        known = None if share else self.trainer.vectors.get(self.trainer.state.best_step)
+        return self.point(mixed(share), Point(1.0, 0.0, None, share), known)
+
     def point(self, weights: Tensors, of: Point, known: Vectors | None = None, *, to_beat: float | None = None) -> Point:
         """``of`` with its scores under these weights; the guard is asked unless dev stays below ``to_beat``."""
         trainer, began = self.trainer, self.trainer.clock()
         trainer.tower.model.load_state_dict(weights)
-        dev_vectors = known or trainer.dev_vectors(self.bar, weights)
+        packed = trainer.packed(weights)
+        dev_vectors = known or trainer.encoded(trainer.dev, self.bar, packed, states=trainer.states)
         dev = trainer.dev.ndcg(*dev_vectors)
         guard_vectors = None
         if self.guard is not None and (to_beat is None or dev >= to_beat):
-            guard_vectors = trainer.encoded(self.guard, self.bar, weights)
+            guard_vectors = trainer.encoded(self.guard, self.bar, packed)
         self.bar.advance(1)
         self.longest = max(self.longest, trainer.clock() - began)
         found = dataclasses.replace(of, dev=dev, guard=self.guard.ndcg(*guard_vectors) if self.guard and guard_vectors else None)

@@ -268,13 +268,17 @@ class Trainer:
             return score > self.state.best
         return not surely_worse(np.asarray(self.state.best_values), values)
 
-    def dev_vectors(self, bar: Bar, weights: Tensors | None = None) -> Vectors:
-        """The dev sub-corpus' vectors under the present weights: (queries, documents). As ``encoded`` for ``weights``."""
-        return self.encoded(self.dev, bar, weights, states=self.states)
+    def dev_vectors(self, bar: Bar) -> Vectors:
+        """The dev sub-corpus' vectors under the present weights: (queries, documents)."""
+        packed = None if self.native is None else self.native.packed(self._weights())  # of low rank, weights have to be made
+        return self.encoded(self.dev, bar, packed, states=self.states)
 
-    def encoded(self, part: DevSet, bar: Bar, weights: Tensors | None = None, *, states: FrozenStates | None = None) -> Vectors:
-        """A sub-corpus' vectors under the weights that the tower holds; ``weights`` are these, once changes of low rank are detached."""
-        packed = None if self.native is None else self.native.packed(self._weights() if weights is None else weights)
+    def packed(self, weights: Tensors) -> EncodeIds | None:
+        """What encodes under these weights in torch's place, or None."""
+        return None if self.native is None else self.native.packed(weights)
+
+    def encoded(self, part: DevSet, bar: Bar, packed: EncodeIds | None, *, states: FrozenStates | None = None) -> Vectors:
+        """A sub-corpus' vectors: by ``packed``, else under the weights that the tower holds."""
         return encode_devset(self.tower, part, self.config, self.dtype, bar, states=states, packed=packed)
 
     def _note(self, loss: float | None) -> str:

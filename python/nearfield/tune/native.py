@@ -1,7 +1,7 @@
 """Scores on the way by the native engine: where the CPU multiplies bfloat16 it encodes several times as fast as torch without gradients.
 
 A run asks dev some times and the guard some times more; what that takes is taken from training, or from the size of both. The weights of
-the moment are packed in memory for each score, which takes a tenth of a second for 22 M of them.
+the moment are packed in memory for each score, which takes 0.06 s for 22 M of them.
 """
 
 from __future__ import annotations
